@@ -1,0 +1,60 @@
+"""``alexnet predict``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from alexnet.cli.options import Common
+
+
+def predict(
+    run: str,
+    images: Annotated[tuple[str, ...], Parameter(required=True)],
+    /,
+    *,
+    top: Annotated[int, Parameter(alias="-k")] = 5,
+    batch_size: int = 32,
+    common: Common = Common(),
+) -> int:
+    """Say what is on pictures.
+
+    A picture that cannot be read gets an error of its own and does not stop the rest; the command
+    then leaves with 1.
+
+    For example:
+
+        alexnet predict runs/photos new.jpg
+        alexnet predict runs/photos holiday/ 'more/*.png' --json
+        find . -name '*.jpg' | alexnet predict runs/photos -
+
+    Args:
+        run: A run folder, weights by name (lenet5/mnist-5k), or hf:OWNER/NAME.
+        images: Files, folders, patterns, or - for a list of files on standard input, one a line.
+        top: How many answers a picture gets.
+        batch_size: Pictures at a time.
+    """
+    import dataclasses
+
+    from alexnet import Classifier
+    from alexnet.cli.output import emit, say
+    from alexnet.tasks.inputs import expand
+
+    refused = 0
+    classifier = Classifier.load(run)
+    paths = expand(images, sys.stdin)
+    for path, answer in classifier.predict_files(paths, top=top, batch_size=batch_size):
+        refused += isinstance(answer, str)
+        if common.json:
+            if isinstance(answer, str):
+                emit({"image": str(path), "error": answer})
+            else:
+                answers = [dataclasses.asdict(one) for one in answer]
+                emit({"image": str(path), "predictions": answers})
+        elif isinstance(answer, str):
+            say(f"{path}  error: {answer}")
+        else:
+            say(f"{path}  " + ", ".join(f"{one.label} {one.probability:.1%}" for one in answer))
+    return 1 if refused else 0

@@ -1,0 +1,43 @@
+"""Pictures: where they come from, how they are decoded, ordered, varied and read in batches."""
+
+from alexnet.data.augment import AugmentConfig, augment
+from alexnet.data.decode import DecodeError, decode, from_any
+from alexnet.data.fit import fit
+from alexnet.data.loader import MemoryPixels, Pixels, StreamedPixels, load_pixels
+from alexnet.data.order import draws, epoch_batches, epoch_order
+from alexnet.data.pictures import (
+    ArrayPictures,
+    BadImage,
+    FilePictures,
+    Pictures,
+    Splits,
+    write_bad_images,
+)
+from alexnet.data.sources import data_names, open_data
+from alexnet.data.split import stratified_folds, stratified_split
+
+__all__ = [
+    "ArrayPictures",
+    "AugmentConfig",
+    "BadImage",
+    "DecodeError",
+    "FilePictures",
+    "MemoryPixels",
+    "Pictures",
+    "Pixels",
+    "Splits",
+    "StreamedPixels",
+    "augment",
+    "data_names",
+    "decode",
+    "draws",
+    "epoch_batches",
+    "epoch_order",
+    "fit",
+    "from_any",
+    "load_pixels",
+    "open_data",
+    "stratified_folds",
+    "stratified_split",
+    "write_bad_images",
+]

@@ -1,0 +1,80 @@
+"""A picture of any size and color becomes the square that a network reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from alexnet.spec import InputSpec
+
+_FILTERS = {
+    "nearest": PIL.Image.Resampling.NEAREST,
+    "bilinear": PIL.Image.Resampling.BILINEAR,
+    "bicubic": PIL.Image.Resampling.BICUBIC,
+    "lanczos": PIL.Image.Resampling.LANCZOS,
+}
+
+
+def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> NDArray[np.uint8]:
+    """Resize and cut a picture as ``spec`` says; padding and normalization are left to the spec.
+
+    The picture's shorter side becomes ``spec.resize`` (``fit="stretch"``: both sides), and the
+    square of ``side`` at its center is kept. So the evaluation crop (``side=spec.crop``) is the
+    center of the square that training crops are cut from (``side=spec.resize``). Positions are
+    those of torchvision's Resize and CenterCrop.
+
+    Args:
+        pixels: uint8 ``[H, W, 3]`` in RGB or ``[H, W, 1]`` in gray.
+        spec: the size, interpolation and colors wanted. Gray is BT.601 luma; gray shown to a
+            network of three channels is repeated. ``"bgr"`` gives RGB too: ``spec.normalize``
+            turns it around.
+        side: of the square, at most ``spec.resize``; ``spec.crop`` when None.
+
+    Returns:
+        uint8 ``[C, side, side]``.
+
+    Raises:
+        ValueError: ``side`` is larger than ``spec.resize`` or below 1.
+    """
+    side = spec.crop if side is None else side
+    if not 1 <= side <= spec.resize:
+        raise ValueError(f"side={side} must lie between 1 and resize={spec.resize}")
+    pixels = _recolored(pixels, spec.channels)
+    if pixels.shape[:2] != (spec.resize, spec.resize):
+        pixels = _resized(pixels, spec)
+    start = (spec.resize - side) // 2
+    square = pixels[start : start + side, start : start + side]
+    return np.ascontiguousarray(square.transpose(2, 0, 1))
+
+
+def _recolored(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    return np.asarray(PIL.Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
+
+
+def _resized(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+    """The central square of the resized picture, ``[resize, resize, C]``.
+
+    Only that square is computed, so a very long picture costs no more than a square one.
+    """
+    height, width = pixels.shape[:2]
+    box = (0.0, 0.0, float(width), float(height))
+    if spec.fit == "crop":
+        shorter = min(height, width)
+        # As torchvision: the longer side is rounded down, its crop's position to the nearest.
+        longer = int(spec.resize * max(height, width) / shorter)
+        step = max(height, width) / longer
+        start = round((longer - spec.resize) / 2) * step
+        stop = start + spec.resize * step
+        wide = width >= height
+        box = (start, 0.0, stop, float(height)) if wide else (0.0, start, float(width), stop)
+    box = (box[0], box[1], min(box[2], float(width)), min(box[3], float(height)))
+    gray = pixels.shape[2] == 1
+    image = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if gray else pixels))
+    sides = (spec.resize, spec.resize)
+    resized = np.asarray(image.resize(sides, _FILTERS[spec.interpolation], box=box))
+    return resized[:, :, None] if gray else resized

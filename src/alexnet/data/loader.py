@@ -1,0 +1,234 @@
+"""Pictures fitted to one size: in memory where they fit, streamed from their files otherwise.
+
+Both give the same bytes, so what is trained does not depend on the machine's memory.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from alexnet.data.fit import fit
+from alexnet.data.pictures import ArrayPictures, Indices, Pictures
+from alexnet.data.threads import in_threads
+from alexnet.errors import AlexnetError, FailedError
+from alexnet.progress import track
+from alexnet.spec import InputSpec
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+_AHEAD = 256  # pictures that threads may have read before they are asked for
+
+
+class Pixels(abc.ABC):
+    """Pictures fitted to one square size.
+
+    Attributes:
+        labels: int64 ``[N]``.
+        names: a name a picture.
+        side: of the square, in pixels.
+        channels: 1 or 3.
+    """
+
+    labels: Tensor
+    names: Sequence[str]
+    side: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abc.abstractmethod
+    def batches(self, plan: Iterable[Tensor]) -> Iterator[Batch]:
+        """Read batches.
+
+        Args:
+            plan: for each batch the indices of its pictures, int64 ``[B]``.
+
+        Yields:
+            uint8 ``[B, C, side, side]``, the labels ``[B]``, and the indices ``[B]`` as given.
+
+        Raises:
+            FailedError: a file cannot be read any more.
+        """
+
+    @abc.abstractmethod
+    def subset(self, indices: Indices | Tensor) -> Pixels:
+        """The pictures at ``indices``, in that order; they are numbered from 0 again."""
+
+
+class MemoryPixels(Pixels):
+    """Pictures in one tensor; a subset shares it.
+
+    Args:
+        images: uint8 ``[M, C, side, side]``.
+        labels: int64 ``[N]``.
+        names: a name a picture.
+        rows: int64 ``[N]``, the row of ``images`` of each picture; all in order when None.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, names: Sequence[str], rows: Tensor | None = None
+    ) -> None:
+        self.images, self.labels, self.names, self.rows = images, labels, names, rows
+        self.channels, self.side = images.shape[1], images.shape[2]
+
+    def batches(self, plan: Iterable[Tensor]) -> Iterator[Batch]:
+        """Copy each batch out of the tensor."""
+        for indices in plan:
+            rows = indices if self.rows is None else self.rows[indices]
+            yield self.images.index_select(0, rows), self.labels[indices], indices
+
+    def subset(self, indices: Indices | Tensor) -> MemoryPixels:
+        """The pictures at ``indices``, as rows of the same tensor."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        rows = chosen if self.rows is None else self.rows[chosen]
+        names = [self.names[index] for index in chosen.tolist()]
+        return MemoryPixels(self.images, self.labels[chosen], names, rows)
+
+
+class StreamedPixels(Pixels):
+    """Pictures read from their files batch by batch.
+
+    Args:
+        pictures: where they are.
+        spec: what they are fitted to.
+        side: of the square.
+        workers: processes that read; with 0, threads of this one.
+    """
+
+    def __init__(self, pictures: Pictures, spec: InputSpec, side: int, workers: int = 0) -> None:
+        self.pictures, self.spec, self.side, self.workers = pictures, spec, side, workers
+        self.channels = spec.channels
+        self.labels = torch.from_numpy(pictures.labels)
+        self.names = pictures.names
+
+    def batches(self, plan: Iterable[Tensor]) -> Iterator[Batch]:
+        """Read ahead, in worker processes or in threads of this one."""
+        read = partial(_read_fitted, self.pictures, self.spec, self.side)
+        stream = _from_processes if self.workers else _from_threads
+        for indices, images in stream(read, plan, self.workers):
+            yield images, self.labels[indices], indices
+
+    def subset(self, indices: Indices | Tensor) -> StreamedPixels:
+        """The pictures at ``indices``, streamed as well."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return StreamedPixels(self.pictures.subset(chosen), self.spec, self.side, self.workers)
+
+
+def load_pixels(
+    pictures: Pictures,
+    spec: InputSpec,
+    *,
+    train: bool,
+    workers: int = 0,
+    memory_limit: int = 4 << 30,
+) -> Pixels:
+    """Fit pictures to one size, in memory if they take at most ``memory_limit`` bytes.
+
+    Args:
+        pictures: what to read.
+        spec: of the network.
+        train: True keeps the square of ``spec.resize`` that training crops are cut from; False the
+            center crop that is evaluated.
+        workers: processes that read where the pictures are streamed; with 0, threads.
+        memory_limit: in bytes.
+
+    Raises:
+        FailedError: a file cannot be read any more.
+    """
+    side = spec.resize if train else spec.crop
+    if len(pictures) * spec.channels * side * side > memory_limit:
+        return StreamedPixels(pictures, spec, side, workers)
+    images = _fitted_already(pictures, spec, side)
+    if images is None:
+        images = torch.empty(len(pictures), spec.channels, side, side, dtype=torch.uint8)
+        read = partial(_read_fitted, pictures, spec, side)
+        fitted = in_threads(read, range(len(pictures)))
+        for row, square in enumerate(track(fitted, "reading pictures", len(pictures))):
+            images[row] = torch.from_numpy(square)
+    return MemoryPixels(images, torch.from_numpy(pictures.labels), pictures.names)
+
+
+def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | None:
+    """Pictures of an array that only need to be cut: no work a picture."""
+    if not isinstance(pictures, ArrayPictures):
+        return None
+    if pictures.images.shape[1:] != (spec.resize, spec.resize, spec.channels):
+        return None
+    start = (spec.resize - side) // 2
+    squares = pictures.images[:, start : start + side, start : start + side]
+    return torch.from_numpy(np.ascontiguousarray(squares.transpose(0, 3, 1, 2)))
+
+
+def _read_fitted(
+    pictures: Pictures, spec: InputSpec, side: int, index: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return fit(pictures.read(index), spec, side)
+
+
+_Read = Callable[[int], np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]
+
+
+def _from_threads(
+    read: _Read, plan: Iterable[Tensor], workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Reads ahead, so that it overlaps with what is done with a batch; ``workers`` is 0 here."""
+    del workers
+    under_way: deque[Tensor] = deque()
+
+    def numbers() -> Iterator[int]:
+        for indices in plan:
+            under_way.append(indices)
+            yield from indices.tolist()
+
+    squares: list[Tensor] = []
+    for square in in_threads(read, numbers(), ahead=_AHEAD):
+        squares.append(torch.from_numpy(square))
+        if len(squares) == len(under_way[0]):
+            yield under_way.popleft(), torch.stack(squares)
+            squares = []
+
+
+class _Reader(Dataset[tuple[Tensor, Tensor] | str]):
+    """What a worker process does: whole batches, and errors as their text.
+
+    An exception would arrive with the worker's traceback in its message.
+    """
+
+    def __init__(self, read: _Read) -> None:
+        self.read = read
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
+        try:
+            squares = [torch.from_numpy(self.read(index)) for index in indices]
+        except AlexnetError as error:
+            return str(error)
+        return torch.tensor(indices), torch.stack(squares)
+
+
+def _from_processes(
+    read: _Read, plan: Iterable[Tensor], workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    loader = DataLoader(
+        _Reader(read),
+        batch_sampler=(indices.tolist() for indices in plan),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+    )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise FailedError(batch)
+        yield batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

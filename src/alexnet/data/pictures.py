@@ -1,0 +1,169 @@
+"""Labeled pictures, decoded when asked for, and the parts that a data set is split into."""
+
+from __future__ import annotations
+
+import abc
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet import files
+from alexnet.data.decode import decode
+from alexnet.errors import FailedError, UsageError
+
+Indices = NDArray[np.int64] | Sequence[int]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """A file that was skipped, and why.
+
+    Attributes:
+        name: path relative to the data folder, in characters that can be printed.
+        reason: such as ``"empty file"``, ``"truncated: ..."`` or ``"not an image"``.
+    """
+
+    name: str
+    reason: str
+
+
+class Pictures(abc.ABC):
+    """Labeled pictures.
+
+    Attributes:
+        classes: the names of the classes.
+        labels: int64 ``[N]``, indices into ``classes``.
+        names: a name a picture: path relative to the data folder, or ``"mnist-5k/test/17"``.
+    """
+
+    def __init__(
+        self, classes: Sequence[str], labels: NDArray[np.integer], names: Sequence[str]
+    ) -> None:
+        if len(labels) != len(names):
+            raise ValueError(f"{len(labels)} labels for {len(names)} names: give one a picture")
+        self.classes = tuple(classes)
+        self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abc.abstractmethod
+    def read(self, index: int) -> Image:
+        """One picture: uint8 ``[H, W, 3]`` in RGB or ``[H, W, 1]`` in gray.
+
+        Raises:
+            FailedError: the file cannot be read any more.
+        """
+
+    @abc.abstractmethod
+    def subset(self, indices: Indices) -> Pictures:
+        """The pictures at ``indices``, in that order."""
+
+
+class ArrayPictures(Pictures):
+    """Pictures of one size in one array.
+
+    Attributes:
+        images: uint8 ``[N, H, W, C]``, C being 1 or 3.
+    """
+
+    def __init__(
+        self,
+        images: Image,
+        classes: Sequence[str],
+        labels: NDArray[np.integer],
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(classes, labels, names)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise ValueError(f"images must be uint8 [N, H, W, 1 or 3], not {images.shape}")
+        if len(images) != len(labels):
+            raise ValueError(f"{len(labels)} labels for {len(images)} images: give one an image")
+        self.images = images
+
+    def read(self, index: int) -> Image:
+        """A view of the array."""
+        return self.images[index]
+
+    def subset(self, indices: Indices) -> ArrayPictures:
+        """A copy of the pictures at ``indices``."""
+        rows = np.asarray(indices, dtype=np.int64)
+        names = [self.names[row] for row in rows]
+        return ArrayPictures(self.images[rows], self.classes, self.labels[rows], names)
+
+
+class FilePictures(Pictures):
+    """Pictures in files of their own.
+
+    Attributes:
+        paths: a path a picture.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        classes: Sequence[str],
+        labels: NDArray[np.integer],
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(classes, labels, names)
+        if len(paths) != len(labels):
+            raise ValueError(f"{len(labels)} labels for {len(paths)} paths: give one a picture")
+        self.paths = paths
+
+    def read(self, index: int) -> Image:
+        """Decode the file."""
+        try:
+            return decode(self.paths[index])
+        except UsageError as error:
+            raise FailedError(
+                f"{self.names[index]} could be read before and cannot now ({error}): "
+                "keep the pictures unchanged while they are used, then start again"
+            ) from error
+
+    def subset(self, indices: Indices) -> FilePictures:
+        """The paths at ``indices``."""
+        rows = np.asarray(indices, dtype=np.int64)
+        paths = [self.paths[row] for row in rows]
+        names = [self.names[row] for row in rows]
+        return FilePictures(paths, self.classes, self.labels[rows], names)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set in its parts.
+
+    Attributes:
+        name: what was opened.
+        classes: the names of the classes; every part's labels index them.
+        train: the pictures to learn from.
+        val: the pictures to choose by (settings, the best epoch), if any.
+        test: the pictures to be read once, at the end, if any.
+        refused: the files that were skipped.
+        note: what else the reader should know, a sentence each; empty when there is nothing.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Pictures
+    val: Pictures | None
+    test: Pictures | None
+    refused: tuple[BadImage, ...] = ()
+    note: str = ""
+
+
+def write_bad_images(path: str | os.PathLike[str], refused: Iterable[BadImage]) -> None:
+    """Write ``refused`` as CSV (UTF-8; columns ``name`` and ``reason``), atomically."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("name", "reason"))
+    writer.writerows((bad.name, bad.reason) for bad in refused)
+    files.write_text(path, text.getvalue())

@@ -1,0 +1,100 @@
+"""Where pictures come from: a name or a folder becomes a training, a validation and a test part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alexnet.data.folder import open_folder
+from alexnet.data.named import NAMED, bundled_digits, named_parts
+from alexnet.data.pictures import (
+    ArrayPictures,
+    BadImage,
+    FilePictures,
+    Pictures,
+    Splits,
+    write_bad_images,
+)
+from alexnet.data.split import stratified_split
+from alexnet.errors import UsageError, unknown_name
+
+__all__ = [
+    "ArrayPictures",
+    "BadImage",
+    "FilePictures",
+    "Pictures",
+    "Splits",
+    "data_names",
+    "open_data",
+    "stratified_split",
+    "write_bad_images",
+]
+
+
+def data_names() -> list[str]:
+    """The names that :func:`open_data` knows."""
+    return ["mnist-5k", *NAMED]
+
+
+def open_data(
+    data: str,
+    *,
+    seed: int = 0,
+    fold: int = 0,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    workers: int = 0,
+) -> Splits:
+    """Open a data set.
+
+    Args:
+        data: a name of :func:`data_names`, or a folder: of class folders, or of ``train/`` with
+            ``val/`` or ``test/`` (or both) that hold class folders.
+        seed: decides what is held out where the data have no such part of their own.
+        fold: of ``mnist-5k``, 0 to 4: the thousand digits that are its test part.
+        val_fraction: of the training part (what the test part leaves), held out for choosing.
+        test_fraction: of a folder of class folders, held out as test part.
+        workers: threads that check a folder's files; as many as there are processors when 0.
+
+    Raises:
+        UsageError: no such data set, a folder with fewer than two classes or no usable picture,
+            a fraction out of range.
+        FailedError: files that are damaged or cannot be downloaded.
+    """
+    _check_fractions(val_fraction, test_fraction)
+    if data == "mnist-5k":
+        train, test = bundled_digits(fold)
+        return _with_validation(data, train, test, val_fraction, seed)
+    if fold:
+        raise UsageError(f"fold={fold}: only mnist-5k has folds; use another seed for {data}")
+    if data in NAMED:
+        train, test = named_parts(data)
+        return _with_validation(data, train, test, val_fraction, seed)
+    folder = Path(data).expanduser()
+    try:
+        exists = bool(data) and folder.exists()
+    except OSError as error:
+        raise UsageError(f"{data} cannot be read ({error.strerror}): check the path") from error
+    if not exists:
+        raise _no_such_data(data)
+    return open_folder(folder, seed, val_fraction, test_fraction, workers)
+
+
+def _check_fractions(val_fraction: float, test_fraction: float) -> None:
+    for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= value < 1:
+            raise UsageError(f"{name}={value}: choose a fraction from 0 up to, not including, 1")
+
+
+def _with_validation(
+    name: str, train: ArrayPictures, test: ArrayPictures, fraction: float, seed: int
+) -> Splits:
+    kept, held_out = stratified_split(train.labels, fraction, seed)
+    if not len(held_out):
+        return Splits(name, train.classes, train, None, test)
+    return Splits(name, train.classes, train.subset(kept), train.subset(held_out), test)
+
+
+def _no_such_data(data: str) -> UsageError:
+    if "/" in data or "\\" in data or data.startswith("."):
+        return UsageError(f"there is no folder {data}: check the path")
+    return unknown_name("data set or folder", data, data_names())

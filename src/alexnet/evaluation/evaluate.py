@@ -1,0 +1,176 @@
+"""Score a network on labeled pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.data.loader import Pixels, load_pixels
+from alexnet.data.sources import Pictures, Splits, open_data
+from alexnet.errors import UsageError
+from alexnet.evaluation.metrics import Evaluation, Mistake, Tally
+from alexnet.models.pretrained import load_run
+from alexnet.models.registry import model_entry
+from alexnet.progress import track
+from alexnet.runtime import Runtime, resolve
+from alexnet.spec import InputSpec
+
+Split = Literal["auto", "train", "val", "test"]
+
+
+class Scorable(Protocol):
+    """A network with what its outputs mean and what its input must be: a run, a classifier."""
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    spec: InputSpec
+    config: dict
+
+
+def evaluate(
+    model: str | Path | Scorable,
+    data: str | Path,
+    *,
+    split: Split = "auto",
+    batch_size: int = 256,
+    device: str = "auto",
+    precision: str = "auto",
+    mistakes: int = 24,
+) -> Evaluation:
+    """Score a run, a classifier or weights by name on a data set or a folder of class folders.
+
+    Args:
+        model: what :func:`alexnet.models.pretrained.load_run` reads, or something loaded.
+        data: a data set's name, or a folder. The folder that the run was trained on is divided as
+            it was then; another folder without parts is read whole.
+        split: which part; ``"auto"`` is ``test``, else ``val``, else everything there is.
+        batch_size: pictures a step; the result does not depend on it.
+        device: ``"auto"`` or a torch device.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        mistakes: how many of the most confident mistakes to keep.
+
+    Raises:
+        UsageError: the data have a class that the network does not know, or no such part.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
+    loaded = load_run(str(model)) if isinstance(model, str | Path) else model
+    runtime = resolve(device, precision, large=model_entry(loaded.network.model_name).low_precision_pays)
+    splits = _open_as_trained(str(data), loaded.config)
+    pictures = _part(splits, split)
+    pixels = load_pixels(pictures, loaded.spec, train=False)
+    pixels.labels = match_classes(pixels.labels, pictures.classes, loaded.classes, str(data))
+    result = score(
+        runtime.place_network(loaded.network),
+        pixels,
+        loaded.spec,
+        runtime,
+        loaded.classes,
+        batch_size=batch_size,
+        mistakes=mistakes,
+        skipped=splits.refused,
+    )
+    return result
+
+
+def score(
+    network: nn.Module,
+    pixels: Pixels,
+    spec: InputSpec,
+    runtime: Runtime,
+    classes: tuple[str, ...],
+    *,
+    batch_size: int = 256,
+    mistakes: int = 0,
+    skipped: tuple = (),
+) -> Evaluation:
+    """Score ``network`` on pictures already fitted to its input; exact for any batch size."""
+    network.eval()
+    tally = Tally(len(classes))
+    confidence, taken_for = torch.zeros(len(pixels)), torch.zeros(len(pixels), dtype=torch.int64)
+    plan = torch.arange(len(pixels)).split(batch_size)
+    with torch.inference_mode():
+        for batch, labels, indices in track(pixels.batches(plan), "evaluating", len(plan)):
+            inputs = runtime.place(spec.normalize(batch.to(runtime.device)))
+            with runtime.autocast():
+                logits = network(inputs).float()
+            tally.add(logits, labels.to(logits.device))
+            best = logits.softmax(1).max(1)
+            confidence[indices], taken_for[indices] = best.values.cpu(), best.indices.cpu()
+    worst = _worst(confidence, taken_for, pixels.labels, mistakes)
+    shown = [_mistake(pixels, int(i), confidence, taken_for, classes) for i in worst]
+    return Evaluation.from_tally(tally, classes, mistakes=tuple(shown), skipped=tuple(skipped))
+
+
+def match_classes(
+    labels: Tensor, theirs: tuple[str, ...], ours: tuple[str, ...], data: str
+) -> Tensor:
+    """Renumber the data's labels ``[N]`` as the network numbers its classes, by name.
+
+    Raises:
+        UsageError: a class of the data that the network does not have.
+    """
+    if theirs == ours:
+        return labels
+    unknown = [name for name in theirs if name not in ours]
+    if unknown:
+        raise UsageError(
+            f"{data} has {len(unknown)} class(es) that the network was not trained on "
+            f"({', '.join(unknown[:3])}{', ...' if len(unknown) > 3 else ''}): "
+            f"it knows {', '.join(ours[:5])}{', ...' if len(ours) > 5 else ''}"
+        )
+    return torch.tensor([ours.index(name) for name in theirs])[labels]
+
+
+def _open_as_trained(data: str, config: dict) -> Splits:
+    """Open ``data``, divided as in the run's training if it is what the run was trained on."""
+    trained = config.get("data", {})
+    settings = config.get("settings", {}).get("data", {})
+    same = _same(data, trained.get("name", ""))
+    if not same:
+        return open_data(data, val_fraction=0.0, test_fraction=0.0)
+    return open_data(
+        data,
+        seed=settings.get("seed", 0),
+        fold=settings.get("fold", 0),
+        val_fraction=settings.get("val_fraction", 0.0),
+        test_fraction=settings.get("test_fraction", 0.0),
+    )
+
+
+def _same(data: str, trained: str) -> bool:
+    if data == trained:
+        return True
+    return Path(data).is_dir() and bool(trained) and Path(data).resolve() == Path(trained).resolve()
+
+
+def _part(splits: Splits, split: Split) -> Pictures:
+    parts = {"test": splits.test, "val": splits.val, "train": splits.train}
+    if split == "auto":
+        return splits.test or splits.val or splits.train
+    chosen = parts.get(split)
+    if chosen is None:
+        there = ", ".join(name for name, part in parts.items() if part is not None)
+        raise UsageError(f"{splits.name} has no {split!r} part: choose from {there}, auto")
+    return chosen
+
+
+def _worst(confidence: Tensor, taken_for: Tensor, labels: Tensor, count: int) -> Tensor:
+    wrong = (taken_for != labels).nonzero().flatten()
+    return wrong[confidence[wrong].argsort(descending=True, stable=True)[:count]]
+
+
+def _mistake(
+    pixels: Pixels, index: int, confidence: Tensor, taken_for: Tensor, classes: tuple[str, ...]
+) -> Mistake:
+    picture, _, _ = next(iter(pixels.batches([torch.tensor([index])])))
+    return Mistake(
+        name=str(pixels.names[index]),
+        label=classes[int(pixels.labels[index])],
+        predicted=classes[int(taken_for[index])],
+        probability=float(confidence[index]),
+        thumbnail=picture[0].permute(1, 2, 0).numpy(),
+    )

@@ -1,0 +1,35 @@
+"""The layers that the papers use and that PyTorch lacks or reads differently."""
+
+from alexnet.layers.activation import ACTIVATIONS, Activation, ScaledTanh
+from alexnet.layers.choice import check_at_least, check_choice, check_probability
+from alexnet.layers.lenet import (
+    EuclideanRBF,
+    SparseConv2d,
+    TrainableSubsampling,
+    UnitBias,
+    digit_codes,
+    map_loss,
+    random_codes,
+)
+from alexnet.layers.local import LocallyConnected2d
+from alexnet.layers.lrn import LocalResponseNorm, SpatialResponseNorm, local_response_norm
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "EuclideanRBF",
+    "LocalResponseNorm",
+    "LocallyConnected2d",
+    "ScaledTanh",
+    "SparseConv2d",
+    "SpatialResponseNorm",
+    "TrainableSubsampling",
+    "UnitBias",
+    "check_at_least",
+    "check_choice",
+    "check_probability",
+    "digit_codes",
+    "local_response_norm",
+    "map_loss",
+    "random_codes",
+]

@@ -1,0 +1,1 @@
+"""What a person asks for: fine-tune, predict, report, demo, doctor."""

@@ -1,0 +1,181 @@
+"""Pictures inside a page: charts as SVG that follow the page's colors, and bitmaps as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup, escape
+
+Bitmap = npt.NDArray[np.uint8]
+
+# Matplotlib draws in these; the page turns them into its own colors, light or dark.
+INK, LINE = "#010203", "#010204"
+SERIES = ("#010205", "#010206", "#010207", "#010208")
+_VARIABLES = {INK: "--ink", LINE: "--line"} | {
+    color: f"--series-{n}" for n, color in enumerate(SERIES, start=1)
+}
+SMALL = 64
+"""Pixels a side up to which a picture is shown with its pixels visible."""
+_WIDTH, _HEIGHT = 5.0, 3.1
+"""Of a chart in inches of 72 units: text of 10 units is legible at a phone's width."""
+
+
+def curves(
+    name: str,
+    title: str,
+    lines: Mapping[str, Sequence[float | None]],
+    *,
+    unit: str = "",
+    stages: Sequence[tuple[int, str]] = (),
+) -> Markup:
+    """Draw values by epoch, one line a name, as inline SVG.
+
+    Args:
+        name: of the chart; makes its ids unique on the page.
+        title: written above, and the start of the text that a screen reader reads.
+        lines: name to a value an epoch, from epoch 1; None where there is none.
+        unit: written after values, such as ``"%"``.
+        stages: ``(first epoch, name)`` of the parts of a training that has several.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.edgecolor": LINE,
+        "grid.color": LINE,
+    }
+    with rc_context(settings):
+        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+        for number, (label, values) in enumerate(lines.items()):
+            points = [(x, y) for x, y in enumerate(values, start=1) if y is not None]
+            style = {"color": SERIES[number % len(SERIES)], "linewidth": 1.8}
+            # The second and fourth are dashed: told apart without color too.
+            style["linestyle"] = "--" if number % 2 else "-"
+            marker = {"marker": "o", "markersize": 4} if len(points) < 2 else {}
+            axes.plot(*zip(*points, strict=True), label=_legend(label), **style, **marker)  # type: ignore[arg-type]
+        for first, stage in stages:
+            axes.axvline(first - 0.5, color=LINE, linewidth=1)
+            axes.annotate(
+                stage, (first - 0.5, 1), (3, -3), xycoords=("data", "axes fraction"),
+                textcoords="offset points", va="top", fontsize=8,
+            )  # fmt: skip
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{unit}")
+        axes.grid(linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return _inline(drawn.getvalue(), name, _describe(title, lines, unit))
+
+
+def _legend(label: str) -> str:
+    """A label that fits beside the lines and is not read as a formula."""
+    return (label if len(label) <= 32 else label[:31] + "…").replace("$", r"\$")
+
+
+def _describe(title: str, lines: Mapping[str, Sequence[float | None]], unit: str) -> str:
+    """The chart in words."""
+    parts = []
+    for label, values in lines.items():
+        known = [value for value in values if value is not None]
+        if known:
+            parts.append(f"{label} from {known[0]:.3g}{unit} to {known[-1]:.3g}{unit}")
+    return f"{title} by epoch: {'; '.join(parts)}"
+
+
+def _inline(svg: str, name: str, description: str) -> Markup:
+    """Matplotlib's file as an element of a page: its colors, its font, unique ids, no links out."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px; font-family: inherit", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
+    used = set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", svg)
+    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
+    view = re.search(r'viewBox="[^"]*"', svg)
+    assert view is not None
+    body = svg[svg.index(">") + 1 :]
+    label = escape(description)
+    return Markup(f'<svg class="chart" role="img" aria-label="{label}" {view[0]}>') + Markup(body)
+
+
+def data_uri(pixels: Bitmap, *, side: int | None = None) -> str:
+    """A picture in a ``data:`` address, as a PNG.
+
+    Args:
+        pixels: uint8 ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]`` or ``[H, W, 4]``.
+        side: of a photo, which is made smaller to at most this many pixels, and a JPEG if it is
+            larger than a digit.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)
+    if side is not None:
+        picture.thumbnail((side, side))
+    is_photo = side is not None and max(picture.size) > SMALL
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG" if is_photo else "PNG", quality=88, optimize=True)
+    kind = "jpeg" if is_photo else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def confusion_bitmap(confusion: npt.NDArray[np.int64]) -> Bitmap:
+    """``[K, K]`` counts as RGBA ``[K, K, 4]``: hits blue, misses orange, opaque by their share.
+
+    A row's share is drawn by its square root, so that one miss among a hundred can be seen.
+    """
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    picture = np.empty((*confusion.shape, 4), dtype=np.uint8)
+    picture[..., :3] = (226, 116, 44)
+    picture[np.diag_indices(len(confusion))] = (56, 124, 220, 0)
+    picture[..., 3] = np.where(share > 0, np.maximum(48, np.round(255 * np.sqrt(share))), 0)
+    return picture
+
+
+def filter_bitmap(kernels: npt.NDArray[np.float32], *, columns: int = 16) -> Bitmap:
+    """Filters of a first layer as one picture, each stretched to the full range of gray or color.
+
+    Args:
+        kernels: ``[count, channels, height, width]``; 3 channels are shown as RGB, others averaged.
+        columns: filters in a row.
+
+    Returns:
+        uint8 RGBA, a transparent pixel between filters.
+    """
+    if kernels.shape[1] != 3:
+        kernels = kernels.mean(1, keepdims=True).repeat(3, axis=1)
+    flat = kernels.reshape(len(kernels), -1)
+    low = flat.min(1)[:, None, None, None]
+    span = np.maximum(flat.max(1)[:, None, None, None] - low, 1e-12)
+    tiles = np.round(255 * (kernels - low) / span).astype(np.uint8).transpose(0, 2, 3, 1)
+    count, height, width, _ = tiles.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
+    for number, tile in enumerate(tiles):
+        y, x = number // columns * (height + 1), number % columns * (width + 1)
+        sheet[y : y + height, x : x + width, :3] = tile
+        sheet[y : y + height, x : x + width, 3] = 255
+    return sheet

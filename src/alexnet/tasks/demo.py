@@ -1,0 +1,173 @@
+"""LeNet against AlexNet on the bundled digits: the lecture's comparison in two minutes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alexnet import files
+from alexnet.data.loader import load_pixels
+from alexnet.data.sources import open_data
+from alexnet.errors import UsageError
+from alexnet.models.registry import model_entry
+from alexnet.models.summary import count_macs, count_parameters
+from alexnet.progress import log
+from alexnet.tasks.finetune import finetune
+from alexnet.tasks.predict import Classifier
+from alexnet.tasks.report import comparison_table, write_comparison
+from alexnet.tasks.run import Run
+from alexnet.tasks.train import train
+
+DATA = "mnist-5k"
+LENET: dict[str, Any] = {"training.epochs": 40}
+ALEXNET: dict[str, Any] = {
+    "data.image_size": 95,
+    "training.epochs": 8,
+    "training.batch_size": 64,
+    "training.lr": 0.001,
+    "augment.mirror": 0.0,
+}
+"""Digits have no mirror image, and are small; chosen on pictures of the training part."""
+
+
+def run_demo(out: str | Path, fold: int = 0) -> dict[str, Any]:
+    """Train LeNet-5 from scratch and AlexNet from ImageNet features, and compare them.
+
+    Args:
+        out: folder for both runs, ``report.html`` and ``demo.json``. An earlier demo in it is
+            replaced, one that was interrupted goes on.
+        fold: which thousand of the 5,000 digits both are tested on.
+
+    Returns:
+        The content of ``demo.json``: ``lenet5`` and ``alexnet_owt``, each with its facts and
+        figures, and ``data``.
+
+    Raises:
+        UsageError: ``out`` holds something else.
+    """
+    out = Path(out)
+    _make_room(out)
+    runs = {}
+    log.info("LeNet-5 (1998), from random weights, on 4,000 digits")
+    runs["lenet5"] = train(
+        DATA,
+        "lenet5",
+        out=out / "lenet5",
+        resume=_begun(out / "lenet5"),
+        settings={"data.fold": fold, **LENET},
+    )
+    log.info("AlexNet (one tower, 2014), from features learned on ImageNet, on the same digits")
+    runs["alexnet_owt"] = finetune(
+        DATA,
+        out / "alexnet_owt",
+        resume=_begun(out / "alexnet_owt"),
+        settings={"data.fold": fold, **ALEXNET},
+    )
+    classifiers = {name: Classifier.load(run.folder) for name, run in runs.items()}
+    rows = {name: _row(name, run, classifiers[name]) for name, run in runs.items()}
+    result = {"data": DATA, "fold": fold, **rows}
+    write_comparison(
+        out / "report.html",
+        list(rows.values()),
+        {name: _history(run) for name, run in runs.items()},
+        networks={name: one.network for name, one in classifiers.items()},
+        title="LeNet against AlexNet on handwritten digits",
+        notes=NOTES,
+    )
+    files.write_json(out / "demo.json", result)
+    return result
+
+
+NOTES = (
+    "Both learned from the same 4,000 digits of MNIST and were tested once on the same 1,000 "
+    "others.",
+    "AlexNet begins with convolutions trained on ImageNet; the public ImageNet weights bundled here "
+    "end at pool5, so one new layer (fc8) on pool5 takes the place of fc6 to fc8, and the input "
+    "is 95 pixels wide, which is plenty for a digit.",
+)
+
+
+def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The table of a demo: label, LeNet's cell, AlexNet's cell."""
+    rows = [result["lenet5"], result["alexnet_owt"]]
+    return [(label, *cells) for label, cells in comparison_table(rows)]
+
+
+def _make_room(out: Path) -> None:
+    if (out / "demo.json").is_file():
+        for name in ("lenet5", "alexnet_owt"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / "demo.json").unlink()
+    elif out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: choose another folder with -o")
+    elif out.is_dir():
+        others = [p.name for p in out.iterdir() if p.name not in ("lenet5", "alexnet_owt")]
+        if others:
+            raise UsageError(f"{out} holds other files ({others[0]}): choose another folder with -o")
+
+
+def _begun(folder: Path) -> bool:
+    """Whether an interrupted demo left this run; one that did not get as far as that is removed."""
+    if (folder / "config.json").is_file():
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
+def _history(run: Run) -> list[dict[str, Any]]:
+    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _row(name: str, run: Run, classifier: Classifier) -> dict[str, Any]:
+    """One network's facts and figures."""
+    entry = model_entry(name)
+    trainable, fixed = count_parameters(classifier.network)
+    size, channels = classifier.spec.size, classifier.spec.channels
+    started = run.config["initialized_from"]
+    return {
+        "name": name,
+        "year": entry.year,
+        "authors": entry.authors,
+        "layers": entry.layers if started is None else 6,
+        "activation": entry.activation,
+        "pooling": entry.pooling,
+        "regularization": entry.regularization if started is None else "augmentation, weight decay",
+        "normalization": entry.normalization,
+        "input": [channels, size, size],
+        "parameters": trainable,
+        "fixed_parameters": fixed,
+        "macs": count_macs(classifier.network),
+        "initialized_from": started or "random weights",
+        "train_seconds": run.metrics["train_seconds"],
+        **_speed(classifier, run.config["settings"]["data"]["fold"]),
+        "top1": run.metrics["test_top1"],
+        "test_images": run.metrics["test_images"],
+    }
+
+
+def _speed(classifier: Classifier, fold: int) -> dict[str, float]:
+    """Pictures a second over the test part, and milliseconds of a single one (median of 21)."""
+    pictures = open_data(DATA, fold=fold).test
+    assert pictures is not None
+    pixels = load_pixels(pictures, classifier.spec, train=False)
+    batch = next(iter(pixels.batches([torch.arange(min(256, len(pixels)))])))[0]
+    singles = [_seconds(classifier, batch[:1]) for _ in range(21)]
+    whole = [_seconds(classifier, batch) for _ in range(3)]
+    return {
+        "images_per_second": round(len(batch) / sorted(whole)[1], 1),
+        "latency_ms": round(1000 * sorted(singles)[10], 3),
+    }
+
+
+def _seconds(classifier: Classifier, pixels: torch.Tensor) -> float:
+    began = time.perf_counter()
+    with torch.inference_mode(), classifier.runtime.autocast():
+        classifier.network(classifier.runtime.place(classifier.spec.normalize(pixels)))
+    return time.perf_counter() - began

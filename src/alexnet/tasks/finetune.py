@@ -1,0 +1,242 @@
+"""Fine-tune a pretrained network: the folder of photos that becomes a classifier.
+
+Two stages (Kumar et al. 2022, 'Fine-tuning can distort pretrained features and underperform
+out-of-distribution'):
+
+1. head: the features of every picture and of its mirror image are computed once; the classifier is
+   fitted to them, standardized, by L-BFGS; the scaling is folded into its weights.
+2. finetune: the last layers are trained on varied pictures, starting from that head.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alexnet.data.loader import Pixels
+from alexnet.data.sources import Pictures
+from alexnet.errors import UsageError
+from alexnet.models.registry import model_entry
+from alexnet.models.weights import find_weights
+from alexnet.progress import log, track
+from alexnet.tasks.run import Plan, Run, Session, finished
+from alexnet.training.checkpoint import Position
+from alexnet.training.recipes import get_recipe
+
+PENALTIES = (0.003, 0.03, 0.3)
+"""Penalties on the standardized head that are tried on the validation part."""
+HEAD_BYTES = 2 << 30
+"""Features kept for the head take at most this much memory; of more pictures a part is taken."""
+SMALL_PICTURE = 64
+"""Pictures whose shorter side is at most this (in pixels, the median) are read at SMALL_INPUT."""
+SMALL_INPUT = 127
+"""Input that gives pool5 a map of 3x3: a quarter of the work where there is no more detail."""
+
+
+def finetune(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str = "alexnet_owt",
+    weights: str = "imagenet1k-features",
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """Turn a pretrained network into a classifier of other pictures, and write a run folder.
+
+    Weights that cover the convolutions only get a head of one layer, fc8 on pool5
+    (``model.hidden`` chooses another); the input is 224 pixels, or 127 where the pictures are tiny
+    (``data.image_size``).
+
+    Args:
+        data: a folder of class folders or a data set's name.
+        out: the run folder to write.
+        model: the network's name.
+        weights: what to start from.
+        resume: go on with the run in ``out``, with the settings that it was started with.
+        settings: dotted names to values, such as ``{"training.epochs": 5}``.
+
+    Returns:
+        The finished run; its metrics are those of the test part, which was read once, at the end.
+
+    Raises:
+        UsageError: a wrong name, value, file or folder.
+        FailedError: no space on the disk, or a loss that is no longer a number.
+    """
+    config = get_recipe("finetune")
+    plan = Plan.make(
+        "finetune", data, model, weights, config, out, resume=resume, settings=settings or {}
+    )
+    done = finished(plan)
+    if done is not None:
+        return done
+    record = find_weights(weights, model)
+    session = Session(plan)
+    session.read_pictures(choose_size(plan, session.splits.train))
+    head = {"hidden": 0} if record is not None and record.covers == "features" else {}
+    session.begin(session.build_network(**head))
+    position = Position()
+    if not session.resumable:
+        position = fit_head(session)
+    layers = plan.config.finetune.unfreeze if plan.config.finetune else 0
+    unfreeze_last(session.network, layers)
+    return session.finish(session.fit(position, "finetune") if layers else position)
+
+
+def choose_size(plan: Plan, pictures: Pictures) -> int | None:
+    """The input's side: as set, else small for tiny pictures, else the network's own (None)."""
+    if plan.config.data.image_size is not None:
+        return plan.config.data.image_size
+    sample = np.linspace(0, len(pictures) - 1, min(len(pictures), 50)).astype(int)
+    median = float(np.median([min(pictures.read(int(index)).shape[:2]) for index in sample]))
+    own = model_entry(plan.model).spec.size
+    if median > SMALL_PICTURE or own <= SMALL_INPUT or ":" in plan.model:
+        return None
+    log.info("the pictures are small (%g pixels): the network reads them at 127", median)
+    return SMALL_INPUT
+
+
+def fit_head(session: Session) -> Position:
+    """Fit the classifier on frozen features; its record is the first of the history."""
+    began = time.perf_counter()
+    network, classes = session.network, len(session.splits.classes)
+    config = session.plan.config
+    features, labels = head_features(session, session.train_pixels, mirror=True)
+    weight = features.shape[1]
+    log.info("head: %d features of %d pictures and mirror images", weight, len(features))
+    prior = torch.bincount(labels, minlength=classes).float().clamp_min(0.5)
+    offset = config.training.class_balance * (prior / prior.sum()).log()
+    chosen = config.finetune.l2 if config.finetune else None
+    candidates: list[tuple[float, float]] = []
+    classifier = _classifier(network)
+    if chosen is None and session.val_pixels is not None:
+        for l2 in PENALTIES:
+            solve_head(classifier, features, labels, offset, l2)
+            candidates.append((_score(session), l2))
+        chosen = max(candidates)[1]
+    solve_head(classifier, features, labels, offset, PENALTIES[1] if chosen is None else chosen)
+    with torch.inference_mode():
+        logits = F.linear(features, classifier.weight.float(), classifier.bias.float())
+        record: dict[str, Any] = {
+            "epoch": 0,
+            "stage": "head",
+            "train_loss": float(F.cross_entropy(logits, labels)),
+            "train_top1": float((logits.argmax(1) == labels).float().mean()),
+        }
+    if session.val_pixels is not None:
+        result = session.validate()
+        record.update(
+            val_loss=result.loss,
+            val_top1=result.top1,
+            val_balanced_accuracy=result.balanced_accuracy,
+        )
+    record["seconds"] = round(time.perf_counter() - began, 3)
+    record["images_per_second"] = round(len(session.train_pixels) / record["seconds"], 1)
+    log.info("head: top-1 %.4f, validation %.4f", record["train_top1"], record.get("val_top1", 0))
+    score = record.get("val_balanced_accuracy" if offset.any() else "val_top1", float("-inf"))
+    position = Position(history=[record], best_score=score)
+    session.keep(position)
+    return position
+
+
+def _score(session: Session) -> float:
+    result = session.validate()
+    balanced = session.plan.config.training.class_balance > 0
+    return result.balanced_accuracy if balanced else result.top1
+
+
+def head_features(
+    session: Session, pixels: Pixels, *, mirror: bool
+) -> tuple[Tensor, Tensor]:
+    """What the classifier reads of every picture (and of its mirror image).
+
+    Returns:
+        float32 ``[N or 2N, features]`` on the CPU, and the labels.
+    """
+    network, spec, runtime = session.network.eval(), session.spec, session.runtime
+    per_picture = 4 * _classifier(network).in_features * (2 if mirror else 1)
+    count = min(len(pixels), max(1, HEAD_BYTES // per_picture))
+    picked = torch.linspace(0, len(pixels) - 1, count).long()
+    margin = (pixels.side - spec.crop) // 2
+    parts: list[Tensor] = []
+    labels: list[Tensor] = []
+    with torch.inference_mode(), runtime.autocast():
+        plan = picked.split(128)
+        for batch, truth, _ in track(pixels.batches(plan), "features", len(plan)):
+            center = batch[:, :, margin : margin + spec.crop, margin : margin + spec.crop]
+            inputs = runtime.place(spec.normalize(center.to(runtime.device)))
+            for view in (inputs, inputs.flip(3)) if mirror else (inputs,):
+                parts.append(pre_logits(network, view).float().cpu())
+                labels.append(truth)
+    return torch.cat(parts), torch.cat(labels)
+
+
+def pre_logits(network: nn.Module, inputs: Tensor) -> Tensor:
+    """What the classifier reads, ``[N, features]``."""
+    return network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
+
+
+def solve_head(
+    classifier: nn.Linear, features: Tensor, labels: Tensor, offset: Tensor, l2: float
+) -> None:
+    """Fit a linear classifier by L-BFGS and write it into ``classifier``.
+
+    Minimizes the mean cross-entropy of ``standardized @ W.T + b + offset`` plus ``l2 / 2 * |W|^2``;
+    the standardization is folded into the weights, so that they read raw features.
+
+    Args:
+        classifier: of ``features`` inputs and K outputs; overwritten.
+        features: float32 ``[N, features]``.
+        labels: ``[N]``.
+        offset: added to the logits while fitting, ``[K]`` (logit adjustment).
+        l2: penalty.
+    """
+    mean, std = features.mean(0), features.std(0)
+    std = std + 1e-3 * std.mean() + 1e-6  # a feature that never fires stays at zero
+    standardized = (features - mean) / std
+    weight = torch.zeros(classifier.out_features, features.shape[1], requires_grad=True)
+    bias = torch.zeros(classifier.out_features, requires_grad=True)
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(F.linear(standardized, weight, bias) + offset, labels)
+        loss = loss + l2 / 2 * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(closure)  # type: ignore[arg-type]
+    with torch.no_grad():
+        classifier.weight.copy_(weight / std)
+        classifier.bias.copy_(bias - (weight / std) @ mean)
+
+
+def unfreeze_last(network: nn.Module, count: int) -> None:
+    """Let the last ``count`` layers that have weights be trained, and no others."""
+    layers = [
+        module
+        for module in network.modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+    for number, module in enumerate(layers):
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad = number >= len(layers) - count
+
+
+def _classifier(network: nn.Module) -> nn.Linear:
+    classifier = network.get_classifier() if hasattr(network, "get_classifier") else None
+    if not isinstance(classifier, nn.Linear):
+        raise UsageError(
+            f"{getattr(network, 'model_name', type(network).__name__)} has no linear classifier to "
+            f"fine-tune: choose an AlexNet, such as --model alexnet_owt"
+        )
+    return classifier

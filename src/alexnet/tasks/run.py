@@ -1,0 +1,327 @@
+"""What training from scratch and fine-tuning share: from data and settings to a finished run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from alexnet import files
+from alexnet.data.loader import Pixels, load_pixels
+from alexnet.data.sources import Splits, open_data, write_bad_images
+from alexnet.errors import UsageError
+from alexnet.evaluation.evaluate import score
+from alexnet.evaluation.metrics import Evaluation
+from alexnet.models.pretrained import run_config, save_run
+from alexnet.models.registry import create_model, input_spec, model_entry
+from alexnet.models.state import load_into, read_state
+from alexnet.progress import log
+from alexnet.runtime import Runtime, resolve
+from alexnet.spec import InputSpec
+from alexnet.tasks.report import write_report
+from alexnet.training import checkpoint
+from alexnet.training.checkpoint import Position
+from alexnet.training.config import Config, from_dict
+from alexnet.training.folder import RunFolder
+from alexnet.training.loop import Job, fit
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it is.
+        config: the content of its ``config.json``.
+        metrics: what it scored.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+@dataclass
+class Plan:
+    """What was asked for, before anything is built.
+
+    Attributes:
+        task: ``"train"`` or ``"finetune"``.
+        data: a data set's name or a folder.
+        model: the network's name.
+        weights: what it starts from; None is random weights.
+        config: the settings.
+        folder: the run folder.
+        resumed: whether the run goes on.
+    """
+
+    task: str
+    data: str
+    model: str
+    weights: str | None
+    config: Config
+    folder: RunFolder
+    resumed: bool
+
+    @classmethod
+    def make(
+        cls,
+        task: str,
+        data: str | os.PathLike[str],
+        model: str,
+        weights: str | None,
+        config: Config,
+        out: str | os.PathLike[str],
+        *,
+        resume: bool,
+        settings: Mapping[str, Any],
+    ) -> Plan:
+        """Check names and open the run folder; a resumed run keeps the settings it began with.
+
+        Raises:
+            UsageError: an unknown model or setting, a folder that exists, or a resume that asks
+                for something else than the run was started with.
+        """
+        model_entry(model)
+        data = os.fspath(data)
+        if not resume:
+            config = config.override(settings)
+            return cls(
+                task, data, model, weights, config, RunFolder.open(out, resume=False), False
+            )
+        folder = RunFolder.open(out, resume=True)
+        recorded = folder.read_config()
+        started = {
+            "task": recorded.get("task"),
+            "data": recorded.get("data", {}).get("name"),
+            "model": recorded.get("model"),
+            "weights": recorded.get("initialized_from"),
+        }
+        asked = {"task": task, "data": data, "model": model, "weights": weights}
+        for name, value in asked.items():
+            if value != started[name]:
+                raise UsageError(
+                    f"{folder.path} was started with {name} {started[name]!r}, not {value!r}: "
+                    f"resume with the same, or choose another folder with -o"
+                )
+        before = from_dict(recorded["settings"])
+        if before.override(settings) != before:
+            raise UsageError(
+                f"{folder.path} was started with other settings: resume without --set and "
+                f"--config, or choose another folder with -o"
+            )
+        return cls(task, data, model, weights, before, folder, True)
+
+
+class Session:
+    """A run while it is made: the parts of the data, the network, and what is written of them.
+
+    Attributes:
+        plan: what was asked for.
+        splits: the parts of the data.
+        spec: the network's input.
+        runtime: device and precision.
+        network: set by :meth:`begin`.
+        train_pixels: the training pictures, at ``spec.resize``.
+        val_pixels: the validation pictures, at ``spec.crop``; None where there are none.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, config = plan, plan.config
+        self.began = time.perf_counter()
+        self.runtime: Runtime = resolve(
+            config.training.device,
+            config.training.precision,
+            large=model_entry(plan.model).low_precision_pays,
+        )
+        self.splits: Splits = open_data(
+            plan.data,
+            seed=config.data.seed,
+            fold=config.data.fold,
+            val_fraction=config.data.val_fraction,
+            test_fraction=config.data.test_fraction,
+        )
+        write_bad_images(plan.folder.path / "bad_images.csv", self.splits.refused)
+        self._say_what_was_found()
+        self.network: nn.Module = nn.Identity()
+        self.spec: InputSpec = InputSpec()
+        self.val_pixels: Pixels | None = None
+
+    def _say_what_was_found(self) -> None:
+        splits = self.splits
+        parts = {"training": splits.train, "validation": splits.val, "test": splits.test}
+        counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part)
+        log.info("%s: %d classes; pictures: %s", self.plan.data, len(splits.classes), counts)
+        if splits.note:
+            log.warning("%s", splits.note)
+        if splits.refused:
+            log.warning(
+                "%d file(s) skipped, listed with the reason in %s",
+                len(splits.refused),
+                self.plan.folder.path / "bad_images.csv",
+            )
+
+    def read_pictures(self, image_size: int | None) -> None:
+        """Settle the network's input and fit the training and validation pictures to it."""
+        spec = input_spec(self.plan.model, image_size)
+        if self.plan.config.data.fit is not None and spec.pad == 0:
+            spec = spec.replace(fit=self.plan.config.data.fit)
+        self.spec = spec
+        workers = self.plan.config.data.workers
+        self.train_pixels: Pixels = load_pixels(
+            self.splits.train, spec, train=True, workers=workers
+        )
+        if self.splits.val is not None:
+            self.val_pixels = load_pixels(self.splits.val, spec, train=False, workers=workers)
+
+    def about(self, status: str) -> dict[str, Any]:
+        """What ``config.json`` says beside the network: how the run was made."""
+        splits = self.splits
+        return {
+            "task": self.plan.task,
+            "status": status,
+            "initialized_from": self.plan.weights,
+            "data": {
+                "name": self.plan.data,
+                "train": len(splits.train),
+                "val": len(splits.val or ()),
+                "test": len(splits.test or ()),
+                "refused": len(splits.refused),
+            },
+            "settings": self.plan.config.to_dict(),
+            "runtime": self.runtime.to_dict(),
+        }
+
+    def build_network(self, **defaults: Any) -> nn.Module:
+        """The network for these classes and this input, its weights drawn from the run's seed.
+
+        Args:
+            defaults: arguments that yield to the settings' ``model.*``.
+        """
+        arguments = {**defaults, **self.plan.config.model}
+        if ":" not in self.plan.model:
+            arguments["image_size"] = self.spec.size
+        torch.manual_seed(self.plan.config.training.seed)
+        return create_model(
+            self.plan.model,
+            self.plan.weights,
+            num_classes=len(self.splits.classes),
+            **arguments,
+        )
+
+    def begin(self, network: nn.Module) -> None:
+        """Take the network and write ``config.json``: from now on the run can be resumed."""
+        self.network = self.runtime.place_network(network)
+        if not self.plan.resumed:
+            content = run_config(
+                self.network,
+                classes=self.splits.classes,
+                spec=self.spec,
+                extra=self.about("running"),
+            )
+            files.write_json(self.plan.folder.path / "config.json", content)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return bool(checkpoint.found(self.plan.folder.checkpoints))
+
+    def validate(self) -> Evaluation:
+        """Score the network on the validation part."""
+        assert self.val_pixels is not None
+        return score(
+            self.network, self.val_pixels, self.spec, self.runtime, self.splits.classes
+        )
+
+    def keep(self, position: Position) -> None:
+        """Write the weights as those of the run so far."""
+        record = position.history[-1] if position.history else {}
+        self._save("running", {k: v for k, v in record.items() if k.startswith(("val_", "epoch"))})
+
+    def _save(self, status: str, metrics: Mapping[str, Any]) -> None:
+        save_run(
+            self.plan.folder.path,
+            self.network,
+            classes=self.splits.classes,
+            spec=self.spec,
+            metrics=metrics,
+            extra=self.about(status),
+        )
+
+    def fit(self, position: Position, stage: str) -> Position:
+        """Run the loop to its end."""
+        return fit(
+            Job(
+                network=self.network,
+                pixels=self.train_pixels,
+                spec=self.spec,
+                training=self.plan.config.training,
+                augment=self.plan.config.augment,
+                runtime=self.runtime,
+                folder=self.plan.folder,
+                validate=None if self.val_pixels is None else self.validate,
+                keep=self.keep,
+                stage=stage,
+                position=position,
+            )
+        )
+
+    def finish(self, position: Position) -> Run:
+        """Load the kept weights, read the test part once, write the metrics and the report."""
+        folder = self.plan.folder.path
+        load_into(self.network, read_state(folder / "model.safetensors"))
+        part, pictures = "test", self.splits.test
+        if pictures is None:
+            part, pictures = ("val", self.splits.val) if self.splits.val else ("train", None)
+        pictures = self.splits.train if pictures is None else pictures
+        result = score(
+            self.network,
+            load_pixels(pictures, self.spec, train=False),
+            self.spec,
+            self.runtime,
+            self.splits.classes,
+            mistakes=24,
+            skipped=self.splits.refused,
+        )
+        kept = next(r for r in position.history if r["epoch"] == position.best_epoch + 1)
+        metrics = {
+            **{f"{part}_{key}": value for key, value in result.to_dict().items() if key in KEPT},
+            **{key: value for key, value in kept.items() if key.startswith("val_")},
+            "epoch": kept["epoch"],
+            "train_seconds": round(sum(r["seconds"] for r in position.history), 3),
+            "skipped": len(self.splits.refused),
+        }
+        self._save("finished", metrics)
+        files.write_json(folder / "evaluation.json", {"part": part, **result.to_dict()})
+        config = files.read_json(folder / "config.json")
+        write_report(
+            folder / "report.html",
+            title=f"{self.plan.model} on {Path(self.plan.data).name}",
+            config=config,
+            history=position.history,
+            evaluation=result,
+            network=self.network,
+        )
+        return Run(folder, config, metrics)
+
+
+KEPT = ("images", "top1", "top5", "loss", "balanced_accuracy")
+"""What ``metrics`` takes of an evaluation."""
+
+
+def finished(plan: Plan) -> Run | None:
+    """The run that a resume finds already finished."""
+    if not plan.resumed:
+        return None
+    config = plan.folder.read_config()
+    if config.get("status") != "finished":
+        return None
+    log.info("%s is finished: nothing to resume", plan.folder.path)
+    return Run(plan.folder.path, config, config["metrics"])
+

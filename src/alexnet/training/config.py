@@ -1,0 +1,271 @@
+"""What a training is told: frozen, printable, and checked where a name is misspelt.
+
+``--set training.lr=0.02``, a TOML file and the Python argument ``settings`` all name the same
+fields. Layers and models never see these objects: they take plain arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from alexnet.data.augment import AugmentConfig
+from alexnet.errors import UsageError, unknown_name
+from alexnet.runtime import Precision
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures, and how they are divided.
+
+    Attributes:
+        image_size: side of the network's input in pixels; None is the network's own.
+        fit: ``"crop"`` keeps a picture's shape and cuts its center; ``"stretch"`` shows all of it.
+        val_fraction: share of the training part kept aside to choose the epoch on.
+        test_fraction: share of a folder without a ``test`` part that is kept aside and read once.
+        fold: which of the five folds of ``mnist-5k`` is the test part.
+        seed: of the splits.
+        workers: processes that decode pictures that do not fit into memory.
+    """
+
+    image_size: int | None = None
+    fit: Literal["crop", "stretch"] | None = None
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    fold: int = 0
+    seed: int = 0
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the weights are moved.
+
+    Attributes:
+        epochs: passes over the training part.
+        batch_size: pictures a step.
+        optimizer: ``"sgd"`` (with ``momentum``) or ``"adamw"``.
+        lr: the largest learning rate.
+        momentum: of SGD.
+        nesterov: SGD looks ahead.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
+        schedule: ``"cosine"`` to zero, ``"constant"``, or ``"step"`` (a tenth at 1/3 and 2/3).
+        warmup: share of the steps over which the rate rises from zero.
+        clip_norm: largest norm of the gradient of all weights together; 0 does not clip.
+        label_smoothing: share of each target spread evenly over the classes.
+        class_balance: 0 treats every picture alike, 1 every class alike (logit adjustment,
+            Menon et al. 2021, 'Long-tail learning via logit adjustment', equation 10).
+        keep: the weights that are kept: ``"best"`` on the validation part, or ``"last"``.
+        patience: epochs without a better one before stopping early; 0 never stops early.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        device: ``"auto"`` or a torch device.
+        seed: of the weights, the order, augmentation and dropout.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0005
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    warmup: float = 0.05
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    class_balance: float = 0.0
+    keep: Literal["best", "last"] = "last"
+    patience: int = 0
+    precision: Precision = "auto"
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What is done to a pretrained network.
+
+    Attributes:
+        unfreeze: how many of the network's parametrized layers, counted from the end, are trained
+            after the head was fitted; 0 stops at the head (a linear probe).
+        l2: penalty on the head's weights (for standardized features) while it is fitted alone;
+            None chooses it by cross-validation on the training part.
+    """
+
+    unfreeze: int = 4
+    l2: float | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a training needs beside the data.
+
+    Attributes:
+        model: arguments of the network, such as ``{"dropout": 0.3}``.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    finetune: FinetuneConfig | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dataclasses.asdict(self)
+
+    def override(self, settings: Mapping[str, Any]) -> Config:
+        """A copy with dotted names such as ``"training.lr"`` set to other values.
+
+        Strings are read as the field's type. ``model.*`` are the network's own arguments and are
+        checked by the network.
+
+        Raises:
+            UsageError: a name that does not exist (the nearest is suggested) or a wrong value.
+        """
+        config = self
+        for name, value in settings.items():
+            section, _, key = name.partition(".")
+            if section not in self._sections() or not key:
+                raise unknown_name("setting", name, self.names())
+            if section == "model":
+                model = {**config.model, key: _plain(value)}
+                config = dataclasses.replace(config, model=model)
+                continue
+            part = getattr(config, section)
+            hints = typing.get_type_hints(type(part))
+            if key not in hints:
+                raise unknown_name("setting", name, self.names())
+            changed = dataclasses.replace(part, **{key: convert(name, value, hints[key])})
+            config = dataclasses.replace(config, **{section: changed})
+        config.check()
+        return config
+
+    def _sections(self) -> list[str]:
+        return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
+
+    def names(self) -> list[str]:
+        """Every dotted name that can be set, the network's own arguments aside."""
+        return [
+            f"{section}.{f.name}"
+            for section in self._sections()
+            if section != "model"
+            for f in dataclasses.fields(getattr(self, section))
+        ]
+
+    def check(self) -> None:
+        """Raise UsageError for a value out of range."""
+        t, d = self.training, self.data
+        rules = (
+            ("training.epochs", t.epochs, t.epochs >= 1, "at least 1"),
+            ("training.batch_size", t.batch_size, t.batch_size >= 1, "at least 1"),
+            ("training.lr", t.lr, 0 < t.lr < float("inf"), "above 0"),
+            ("training.momentum", t.momentum, 0 <= t.momentum < 1, "from 0 to below 1"),
+            ("training.weight_decay", t.weight_decay, t.weight_decay >= 0, "0 or more"),
+            ("training.warmup", t.warmup, 0 <= t.warmup < 1, "from 0 to below 1"),
+            ("training.clip_norm", t.clip_norm, t.clip_norm >= 0, "0 or more"),
+            (
+                "training.label_smoothing",
+                t.label_smoothing,
+                0 <= t.label_smoothing < 1,
+                "from 0 to below 1",
+            ),
+            ("training.class_balance", t.class_balance, t.class_balance >= 0, "0 or more"),
+            ("training.patience", t.patience, t.patience >= 0, "0 or more"),
+            ("data.val_fraction", d.val_fraction, 0 <= d.val_fraction < 1, "from 0 to below 1"),
+            ("data.test_fraction", d.test_fraction, 0 <= d.test_fraction < 1, "from 0 to below 1"),
+            ("data.workers", d.workers, d.workers >= 0, "0 or more"),
+        )
+        for name, value, good, wanted in rules:
+            if not good:
+                raise UsageError(f"{name} is {value}: it must be {wanted}")
+
+
+def from_dict(content: Mapping[str, Any]) -> Config:
+    """The inverse of :meth:`Config.to_dict`."""
+    finetune = content.get("finetune")
+    augment = {k: tuple(v) if isinstance(v, list) else v for k, v in content["augment"].items()}
+    return Config(
+        model=dict(content["model"]),
+        data=DataConfig(**content["data"]),
+        training=TrainingConfig(**content["training"]),
+        augment=AugmentConfig(**augment),
+        finetune=None if finetune is None else FinetuneConfig(**finetune),
+    )
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The settings of a TOML file as dotted names.
+
+    Raises:
+        UsageError: no such file, or not TOML.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error.strerror}): check the path") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid TOML ({error})") from error
+    settings: dict[str, Any] = {}
+    for section, values in content.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: {section!r} stands outside a section: write [training] first")
+        settings.update({f"{section}.{key}": value for key, value in values.items()})
+    return settings
+
+
+def convert(name: str, value: Any, hint: Any) -> Any:
+    """Read ``value`` (a string from the command line, or a TOML value) as the type ``hint``.
+
+    Raises:
+        UsageError: it cannot be read so.
+    """
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None or value in ("none", "None"):
+            return None
+        return convert(name, value, next(c for c in choices if c is not type(None)))
+    if origin is Literal:
+        if value not in choices:
+            raise UsageError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        if len(parts) != len(choices):
+            raise UsageError(f"{name} is {value!r}: give {len(choices)} values with a comma between")
+        return tuple(convert(name, part, choice) for part, choice in zip(parts, choices, strict=True))
+    return _scalar(name, value, hint)
+
+
+def _scalar(name: str, value: Any, kind: type) -> Any:
+    text = str(value).strip()
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"{name} is {text!r}: write true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        kinds = {int: "a whole number", float: "a number"}
+        raise UsageError(f"{name} is {text!r}: it must be {kinds.get(kind, kind)}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A network's argument from the command line: a number, true, false, none or a word."""
+    if not isinstance(value, str):
+        return value
+    named = {"true": True, "false": False, "none": None}
+    if value.lower() in named:
+        return named[value.lower()]
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

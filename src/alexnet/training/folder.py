@@ -1,0 +1,87 @@
+"""The run folder while a training writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alexnet.errors import UsageError
+from alexnet.files import FORMAT_VERSION, read_json, write_error, write_text
+
+CONFIG = "config.json"
+
+
+class RunFolder:
+    """Where a run's files go, and its lines of ``metrics.jsonl`` and TensorBoard.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the files that a resume needs."""
+        return self.path / "checkpoints"
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, resume: bool) -> RunFolder:
+        """Make a fresh folder, or open one to go on with.
+
+        Raises:
+            UsageError: a fresh run would overwrite something, there is nothing to resume, or the
+                folder cannot be written to.
+        """
+        folder = Path(path)
+        try:
+            occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+            if resume and not (folder / CONFIG).is_file():
+                raise UsageError(f"{folder} holds no run to resume: leave --resume out")
+            if occupied and not resume:
+                raise UsageError(
+                    f"{folder} exists: go on with it by --resume, or choose another folder with -o"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".writable"
+            probe.touch()
+            probe.unlink()
+            for leftover in folder.rglob(".*.tmp"):
+                leftover.unlink()
+        except OSError as error:
+            raise write_error(error, folder) from error
+        return cls(folder)
+
+    def read_config(self) -> dict[str, Any]:
+        """What the run was started with."""
+        return read_json(self.path / CONFIG)
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Write ``metrics.jsonl``: one line an epoch."""
+        lines = (json.dumps({"format_version": FORMAT_VERSION, **record}) for record in history)
+        write_text(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
+
+    @contextlib.contextmanager
+    def tensorboard(self, history: list[dict[str, Any]]) -> Iterator[Any]:
+        """A TensorBoard writer that starts with ``history``; a resumed run has no double lines."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = self.path / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        with SummaryWriter(str(folder)) as writer:
+            for record in history:
+                write_scalars(writer, record)
+            yield writer
+
+
+def write_scalars(writer: Any, record: dict[str, Any]) -> None:
+    """Send an epoch's numbers to TensorBoard."""
+    for name, value in record.items():
+        if isinstance(value, int | float) and name != "epoch":
+            writer.add_scalar(name.replace("_", "/", 1), value, record["epoch"])

@@ -1,0 +1,170 @@
+"""Pixels in memory and streamed: the same bytes, whatever reads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from alexnet.data import (
+    ArrayPictures,
+    FilePictures,
+    MemoryPixels,
+    StreamedPixels,
+    epoch_batches,
+    fit,
+    load_pixels,
+    open_data,
+)
+from alexnet.data.pictures import Pictures
+from alexnet.data.threads import in_threads
+from alexnet.errors import FailedError
+from alexnet.spec import InputSpec, lenet_spec
+
+SPEC = InputSpec(size=24, resize=32)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Pictures:
+    generator = np.random.default_rng(0)
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(12):
+            height, width = generator.integers(20, 60, 2)
+            pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            PIL.Image.fromarray(pixels).save(tmp_path / name / f"{index}.jpg")
+    return open_data(str(tmp_path), val_fraction=0, test_fraction=0).train
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_streamed_equals_in_memory_with_any_number_of_workers(pictures, train):
+    plan = list(epoch_batches(len(pictures), 5, 0, 0, drop_last=False))
+    memory = load_pixels(pictures, SPEC, train=train)
+    assert isinstance(memory, MemoryPixels)
+    side = 32 if train else 24
+    wanted = np.stack([fit(pictures.read(index), SPEC, side) for index in range(len(pictures))])
+    assert np.array_equal(memory.images.numpy(), wanted)
+    for workers in (0, 2):
+        streamed = load_pixels(pictures, SPEC, train=train, workers=workers, memory_limit=0)
+        assert isinstance(streamed, StreamedPixels)
+        assert (streamed.side, streamed.channels, len(streamed)) == (side, 3, 24)
+        assert list(streamed.names) == list(memory.names)
+        batches = zip(memory.batches(plan), streamed.batches(plan), plan, strict=True)
+        for expected, found, indices in batches:
+            assert expected[0].dtype == torch.uint8
+            assert expected[0].shape == (len(indices), 3, side, side)
+            assert torch.equal(expected[1], torch.from_numpy(pictures.labels)[indices])
+            assert torch.equal(expected[2], indices)
+            assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("limit", [4 << 30, 0])
+def test_subsets_of_subsets(pictures, limit):
+    pixels = load_pixels(pictures, SPEC, train=False, memory_limit=limit)
+    whole, _, _ = next(pixels.batches([torch.arange(24)]))
+    part = pixels.subset([20, 3, 7, 7]).subset(torch.tensor([3, 1, 0]))
+    images, labels, indices = next(part.batches([torch.arange(3)]))
+    assert torch.equal(images, whole[[7, 3, 20]])
+    assert labels.tolist() == pictures.labels[[7, 3, 20]].tolist() == part.labels.tolist()
+    assert indices.tolist() == [0, 1, 2]
+    assert list(part.names) == [pictures.names[row] for row in (7, 3, 20)]
+
+
+def test_the_limit_is_in_bytes(pictures):
+    bytes_needed = 24 * 3 * 32 * 32
+    fits = load_pixels(pictures, SPEC, train=True, memory_limit=bytes_needed)
+    assert isinstance(fits, MemoryPixels)
+    streams = load_pixels(pictures, SPEC, train=True, memory_limit=bytes_needed - 1)
+    assert isinstance(streams, StreamedPixels)
+
+
+@pytest.mark.parametrize("spec", [lenet_spec(), InputSpec(size=24, resize=28), InputSpec()])
+def test_arrays_of_the_right_size_need_no_resizing_and_others_get_it(spec):
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8)
+    pictures = ArrayPictures(images, ("a", "b"), np.arange(6) % 2, [str(i) for i in range(6)])
+    for train, side in ((True, spec.resize), (False, spec.crop)):
+        pixels = load_pixels(pictures, spec, train=train)
+        (batch, _, _), = pixels.batches([torch.arange(6)])
+        wanted = np.stack([fit(image, spec, side) for image in images])
+        assert np.array_equal(batch.numpy(), wanted)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_breaks_while_streaming_is_one_line(pictures, workers):
+    assert isinstance(pictures, FilePictures)
+    streamed = load_pixels(pictures, SPEC, train=True, workers=workers, memory_limit=0)
+    pictures.paths[5].write_bytes(b"")
+    with pytest.raises(FailedError) as caught:
+        list(streamed.batches(torch.arange(24).split(8)))
+    assert "could be read before" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FailedError, match="could be read before"):
+        load_pixels(pictures, SPEC, train=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_reader_may_stop_early(pictures, workers):
+    streamed = load_pixels(pictures, SPEC, train=True, workers=workers, memory_limit=0)
+    batches = streamed.batches(torch.arange(24).split(4))
+    assert len(next(batches)[0]) == 4
+    batches.close()
+    assert len(list(streamed.batches(torch.arange(24).split(4)))) == 6
+
+
+def test_threads_keep_the_order_and_do_not_run_ahead():
+    taken = []
+
+    def items():
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        time.sleep(0.001 * (number % 3))
+        return number
+
+    results = in_threads(work, items(), threads=3, ahead=10)
+    assert [next(results) for _ in range(20)] == list(range(20))
+    assert len(taken) <= 31
+    results.close()
+    assert list(in_threads(work, [])) == []
+
+
+def test_an_error_in_a_thread_arrives():
+    def work(number: int) -> float:
+        return 1 / (number - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(work, range(100), threads=2))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "names", "word"),
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), [0, 1], "ab", "uint8"),
+        (np.zeros((2, 4, 4, 2), np.uint8), [0, 1], "ab", "uint8"),
+        (np.zeros((3, 4, 4, 3), np.uint8), [0, 1], "ab", "2 labels for 3 images"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 1], "abc", "2 labels for 3 names"),
+    ],
+)
+def test_arrays_that_do_not_match_are_refused(images, labels, names, word):
+    with pytest.raises(ValueError, match=word):
+        ArrayPictures(images, ("a", "b"), np.array(labels), list(names))
+
+
+def test_paths_that_do_not_match_are_refused():
+    with pytest.raises(ValueError, match="2 labels for 1 paths"):
+        FilePictures([Path("a")], ("a", "b"), np.array([0, 1]), ["a", "b"])
+
+
+def test_an_import_of_the_package_is_quiet_and_light():
+    code = "import sys, alexnet.data; print([m for m in ('torchvision', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert done.stderr == ""
