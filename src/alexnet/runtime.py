@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+
+# Threads that wait for each other must sleep, not spin: on processors that other programs use as
+# well, spinning makes a small network's step up to a hundred times slower. Read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
@@ -59,6 +64,16 @@ class Runtime:
         """``network`` moved to this device, in this layout."""
         return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """While entered, one operation uses :attr:`threads` threads."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def to_dict(self) -> dict[str, Any]:
         """What ``auto`` became, in plain JSON types."""
         return {
@@ -69,16 +84,15 @@ class Runtime:
         }
 
 
-def resolve(
-    device: str = "auto", precision: str = "auto", *, large: bool = True
-) -> Runtime:
+def resolve(device: str = "auto", precision: str = "auto", *, large: bool = True) -> Runtime:
     """Decide device and precision.
 
     Args:
         device: ``"auto"`` (a GPU where there is one, else the CPU) or a torch device name.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``. ``auto`` takes bf16 where the
             hardware computes in it and the network is large enough to gain by it.
-        large: False for a network as small as LeNet, which casts and layouts would only slow.
+        large: False for a network as small as LeNet: casts and layouts would only slow it, and on a
+            busy processor threads that wait for each other do so many times over.
 
     Raises:
         UsageError: a device that is not here, an unknown precision, or fp16 on a CPU.
@@ -93,7 +107,7 @@ def resolve(
     return Runtime(
         device=chosen,
         precision=precision,
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if large else 1,
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
         channels_last=large,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from alexnet.cli.output import flatten, pairs, percent, table
+from alexnet.cli.output import emit, flatten, pairs, percent, table
 
 
 class Terminal(io.StringIO):
@@ -43,3 +43,8 @@ def test_wording() -> None:
     assert percent(None) == ""
     assert flatten({"a": [1, 2], "b": {"c": None}}) == "a 1, 2; b c "
     assert flatten(list(range(11))).endswith("9, ... (11 in all)")
+
+
+def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"loss": float("nan"), "all": (1, float("inf")), "name": "Zoë"})
+    assert capsys.readouterr().out == '{"loss": null, "all": [1, null], "name": "Zoë"}\n'

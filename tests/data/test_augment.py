@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,7 +194,8 @@ def test_turning_one_on_leaves_the_mirror_alone(name):
     pixels[:, :, :, :5] = 200
     indices = torch.arange(64)
     plain = augment(pixels, 10, AugmentConfig(mirror=0.5), seed=0, epoch=0, indices=indices)
-    more = AugmentConfig(**{"mirror": 0.5, name: 0.1})
+    amounts: dict[str, Any] = {name: 0.1}
+    more = AugmentConfig(mirror=0.5, **amounts)
     varied = augment(pixels, 10, more, seed=0, epoch=0, indices=indices)
     left = plain[..., :5].sum((1, 2, 3)) > plain[..., 5:].sum((1, 2, 3))
     assert torch.equal(left, varied[..., :5].sum((1, 2, 3)) > varied[..., 5:].sum((1, 2, 3)))

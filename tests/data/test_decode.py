@@ -27,7 +27,7 @@ RNG = np.random.default_rng(0)
 
 def smooth(height: int = 48, width: int = 64) -> np.ndarray:
     """A picture that JPEG keeps well: uint8 [height, width, 3], every corner another color."""
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return (np.stack((x, y, 1 - x * y), 2) * 255).astype(np.uint8)
 
 
@@ -38,7 +38,9 @@ def saved(image: PIL.Image.Image, kind: str, **options: object) -> bytes:
 
 
 def png(image: np.ndarray | PIL.Image.Image, **options: object) -> bytes:
-    return saved(PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image, "PNG", **options)
+    return saved(
+        PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else image, "PNG", **options
+    )
 
 
 def png_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
@@ -112,7 +114,9 @@ def test_alpha_is_laid_on_white():
     assert red[0, 0].tolist() == [200, 0, 0]
     assert red[0, 1].tolist() == pytest.approx([227, 127, 127], abs=1)
     assert red[0, 2].tolist() == [255, 255, 255]
-    assert np.array_equal(decode(saved(PIL.Image.fromarray(pixels), "WEBP", lossless=True))[0, 2], [255] * 3)
+    assert np.array_equal(
+        decode(saved(PIL.Image.fromarray(pixels), "WEBP", lossless=True))[0, 2], [255] * 3
+    )
 
 
 def test_gray_with_alpha_stays_gray_on_white():

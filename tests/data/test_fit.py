@@ -57,6 +57,7 @@ def test_evaluation_crop_is_the_center_of_the_training_square(
     assert square.shape == (spec.channels, sides[0], sides[0])
     assert square.dtype == np.uint8
     assert square.flags.c_contiguous
+    assert square.flags.writeable
     start = (sides[0] - sides[1]) // 2
     stop = start + sides[1]
     assert np.array_equal(crop, square[:, start:stop, start:stop])
@@ -72,7 +73,9 @@ def test_stretch_resizes_both_sides():
 
 def test_a_picture_of_the_right_size_is_not_touched():
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
-    assert np.array_equal(fit(pixels, lenet_spec())[0], pixels[:, :, 0])
+    fitted = fit(pixels, lenet_spec())
+    assert np.array_equal(fitted[0], pixels[:, :, 0])
+    assert not np.shares_memory(fitted, pixels)
 
 
 def test_gray_and_color():

@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 
 from alexnet.data import BadImage, Splits, open_data, write_bad_images
+from alexnet.data.pictures import Pictures
 from alexnet.errors import FailedError, UsageError
 
 NOBODY = 65534
@@ -26,6 +27,11 @@ def fill(folder: Path, count: int, color: int = 0) -> None:
     for index in range(count):
         pixels = np.full((8, 10, 3), (color, index % 256, 128), np.uint8)
         PIL.Image.fromarray(pixels).save(folder / f"{index:03}.png")
+
+
+def part(pictures: Pictures | None) -> Pictures:
+    assert pictures is not None
+    return pictures
 
 
 @pytest.fixture
@@ -55,17 +61,17 @@ def test_flat_folder_is_split_stratified(photos):
         "val": 5,
         "test": 12,
     }
-    assert np.bincount(splits.test.labels).tolist() == [4, 4, 4]
+    assert np.bincount(part(splits.test).labels).tolist() == [4, 4, 4]
     assert len({name for names in parts(splits).values() for name in names}) == 60
     assert not splits.refused
     assert not splits.note
-    for part in (splits.train, splits.val, splits.test):
-        for index in range(len(part)):
-            name = part.names[index]
-            assert name.split("/")[0] == splits.classes[part.labels[index]]
-            pixels = part.read(index)
+    for held in (splits.train, part(splits.val), part(splits.test)):
+        for index in range(len(held)):
+            name = held.names[index]
+            assert name.split("/")[0] == splits.classes[held.labels[index]]
+            pixels = held.read(index)
             assert pixels.shape == (8, 10, 3)
-            assert pixels[0, 0].tolist() == [80 * part.labels[index], int(name[-7:-4]), 128]
+            assert pixels[0, 0].tolist() == [80 * held.labels[index], int(name[-7:-4]), 128]
 
 
 def test_split_depends_on_the_seed_and_the_names_not_on_the_disk(photos, tmp_path):
@@ -77,8 +83,9 @@ def test_split_depends_on_the_seed_and_the_names_not_on_the_disk(photos, tmp_pat
     assert first == parts(open_data(f"{copy}{os.sep}", seed=3, workers=1))
     assert first["test"] != parts(open_data(str(photos), seed=4))["test"]
     for name in ("test", "val"):
-        fractions = {f"{name}_fraction": 0.0}
-        assert name not in parts(open_data(str(photos), **fractions))
+        assert name in parts(open_data(str(photos)))
+    assert "test" not in parts(open_data(str(photos), test_fraction=0))
+    assert "val" not in parts(open_data(str(photos), val_fraction=0))
 
 
 def test_users_parts_are_kept(photos, tmp_path):
@@ -93,11 +100,11 @@ def test_users_parts_are_kept(photos, tmp_path):
         "val": 40,
         "test": 40,
     }
-    assert splits.classes == splits.test.classes == ("bird", "cat", "dog")
-    assert set(splits.val.labels) == {0, 1}
-    assert set(splits.test.labels) == {1, 2}
-    assert all(name.startswith("valid/") for name in splits.val.names)
-    assert splits.test.read(0)[0, 0, 0] == 80  # a cat, by the training part's number
+    assert splits.classes == part(splits.test).classes == ("bird", "cat", "dog")
+    assert set(part(splits.val).labels) == {0, 1}
+    assert set(part(splits.test).labels) == {1, 2}
+    assert all(name.startswith("valid/") for name in part(splits.val).names)
+    assert part(splits.test).read(0)[0, 0, 0] == 80  # a cat, by the training part's number
     assert splits.note == "Not read: raw."
 
 
@@ -135,7 +142,7 @@ def test_an_empty_val_is_said_and_replaced(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "parts" / "train")
     (tmp_path / "parts" / "val" / "dog").mkdir(parents=True)
     splits = open_data(str(tmp_path / "parts"))
-    assert len(splits.val) == 6
+    assert len(part(splits.val)) == 6
     assert "val/ has no usable picture." in splits.note
     assert refused(splits) == {"val/dog/": "class without a usable picture"}
 
@@ -247,7 +254,12 @@ def test_names_that_are_not_utf8_or_hold_control_characters(photos, tmp_path):
     root = os.fsencode(photos)
     source = root + b"/dog/000.png"
     os.mkdir(root + b"/caf\xe9")
-    for name in (b"/caf\xe9/a.png", b"/caf\xe9/b.png", b"/dog/na\xefve.png", b"/dog/two\nlines.png"):
+    for name in (
+        b"/caf\xe9/a.png",
+        b"/caf\xe9/b.png",
+        b"/dog/na\xefve.png",
+        b"/dog/two\nlines.png",
+    ):
         shutil.copy(source, root + name)
     with open(root + b"/dog/bad\xff.png", "wb"):
         pass
@@ -267,7 +279,7 @@ def test_accents_spelled_in_two_ways_are_one_class(tmp_path):
     fill(tmp_path / "parts" / "val" / "cafe\u0301", 4)  # as macOS writes it
     splits = open_data(str(tmp_path / "parts"))
     assert splits.classes == ("bar", "caf\u00e9")
-    assert splits.val.labels.tolist() == [1] * 4
+    assert part(splits.val).labels.tolist() == [1] * 4
 
 
 @contextlib.contextmanager
@@ -347,7 +359,7 @@ def test_a_picture_that_breaks_later_is_one_line(photos):
 
 
 def test_bad_images_csv(tmp_path):
-    bad = [BadImage("a,b/\"c\".png", "empty file"), BadImage("ü/d.png", "truncated: x, y")]
+    bad = [BadImage('a,b/"c".png', "empty file"), BadImage("ü/d.png", "truncated: x, y")]
     write_bad_images(tmp_path / "new" / "bad_images.csv", bad)
     path = tmp_path / "new" / "bad_images.csv"
     with path.open(encoding="utf-8", newline="") as file:

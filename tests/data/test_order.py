@@ -53,7 +53,9 @@ def test_order_is_a_permutation_that_seed_and_epoch_decide(count, seed, epoch):
 
 
 def test_orders_of_other_seeds_and_epochs_differ():
-    orders = {tuple(epoch_order(50, seed, epoch).tolist()) for seed in range(9) for epoch in range(9)}
+    orders = {
+        tuple(epoch_order(50, seed, epoch).tolist()) for seed in range(9) for epoch in range(9)
+    }
     assert len(orders) == 81
 
 

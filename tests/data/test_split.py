@@ -24,7 +24,7 @@ def test_parts_are_disjoint_and_whole(labels, fraction, seed):
 
 @given(LABELS, FRACTIONS, SEEDS)
 def test_every_class_keeps_its_share_and_a_picture_in_training(labels, fraction, seed):
-    kept, held_out = stratified_split(labels, fraction, seed)
+    _, held_out = stratified_split(labels, fraction, seed)
     values = np.array(labels, dtype=int)
     reachable = 0
     for value in set(labels):

@@ -28,16 +28,13 @@ def demo(
         out: Folder for report.html, demo.json and the two runs.
     """
     from alexnet.cli.output import emit, say, table
-    from alexnet.tasks.demo import run_demo
-    from alexnet.tasks.report import comparison_table
+    from alexnet.tasks.demo import comparison_rows, run_demo
 
     result = run_demo(out)
     if common.json:
         emit(result)
         return
-    rows = [result["lenet5"], result["alexnet_owt"]]
-    columns = ["", *(row["name"] for row in rows)]
-    table(columns, ([label, *cells] for label, cells in comparison_table(rows)))
+    table(["", "LeNet", "AlexNet"], comparison_rows(result))
     say()
     say(f"side by side, with curves and filters: {out / 'report.html'}")
     say("next, with one folder a class of your own photos:")

@@ -22,7 +22,7 @@ from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.finetune import finetune
 from alexnet.cli.models import models
-from alexnet.cli.options import EVERYWHERE, WHAT_THERE_IS
+from alexnet.cli.options import EVERYWHERE, STANDARD_INPUT, WHAT_THERE_IS
 from alexnet.cli.predict import predict
 from alexnet.cli.summary import summary
 from alexnet.cli.train import train
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_streams(debug="--debug" in words)
     try:
-        code = app(words)
+        code = app([STANDARD_INPUT if word == "-" else word for word in words])
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _interrupted(words)

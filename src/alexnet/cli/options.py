@@ -17,6 +17,10 @@ EVERYWHERE = Group("Everywhere", sort_key=9)
 _SETTINGS = Group("Settings", sort_key=5)
 
 
+STANDARD_INPUT = "<standard input>"
+"""Stands for a lone ``-`` while a line is parsed: cyclopts would take that for an option."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Common:

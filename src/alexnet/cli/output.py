@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +11,22 @@ from typing import Any
 
 
 def emit(record: Mapping[str, Any]) -> None:
-    """Write ``record`` as one line of JSON, at once, so that a reader can follow along."""
-    sys.stdout.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write ``record`` as one line of JSON, at once, so that a reader can follow along.
+
+    JSON has no infinity and no not-a-number; they become null.
+    """
+    sys.stdout.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def say(text: str = "") -> None:

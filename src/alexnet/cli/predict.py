@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from alexnet.cli.options import Common
+from alexnet.cli.options import STANDARD_INPUT, Common
 
 
 def predict(
@@ -39,12 +39,12 @@ def predict(
     import dataclasses
 
     from alexnet import Classifier
-    from alexnet.cli.output import emit, say
+    from alexnet.cli.output import emit, flatten, say
     from alexnet.tasks.inputs import expand
 
     refused = 0
     classifier = Classifier.load(run)
-    paths = expand(images, sys.stdin)
+    paths = expand(("-" if name == STANDARD_INPUT else name for name in images), sys.stdin)
     for path, answer in classifier.predict_files(paths, top=top, batch_size=batch_size):
         refused += isinstance(answer, str)
         if common.json:
@@ -54,7 +54,8 @@ def predict(
                 answers = [dataclasses.asdict(one) for one in answer]
                 emit({"image": str(path), "predictions": answers})
         elif isinstance(answer, str):
-            say(f"{path}  error: {answer}")
+            say(flatten(f"{path}  error: {answer}"))
         else:
-            say(f"{path}  " + ", ".join(f"{one.label} {one.probability:.1%}" for one in answer))
+            answers = (f"{one.label} {one.probability:.1%}" for one in answer)
+            say(flatten(f"{path}  {', '.join(answers)}"))
     return 1 if refused else 0

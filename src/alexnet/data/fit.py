@@ -45,7 +45,7 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> 
         pixels = _resized(pixels, spec)
     start = (spec.resize - side) // 2
     square = pixels[start : start + side, start : start + side]
-    return np.ascontiguousarray(square.transpose(2, 0, 1))
+    return np.array(square.transpose(2, 0, 1), order="C")  # a copy, never a view of `pixels`
 
 
 def _recolored(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

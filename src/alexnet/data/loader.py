@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,7 @@ class Pixels(abc.ABC):
         return len(self.labels)
 
     @abc.abstractmethod
-    def batches(self, plan: Iterable[Tensor]) -> Iterator[Batch]:
+    def batches(self, plan: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """Read batches.
 
         Args:
@@ -81,7 +81,7 @@ class MemoryPixels(Pixels):
         self.images, self.labels, self.names, self.rows = images, labels, names, rows
         self.channels, self.side = images.shape[1], images.shape[2]
 
-    def batches(self, plan: Iterable[Tensor]) -> Iterator[Batch]:
+    def batches(self, plan: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """Copy each batch out of the tensor."""
         for indices in plan:
             rows = indices if self.rows is None else self.rows[indices]
@@ -108,10 +108,10 @@ class StreamedPixels(Pixels):
     def __init__(self, pictures: Pictures, spec: InputSpec, side: int, workers: int = 0) -> None:
         self.pictures, self.spec, self.side, self.workers = pictures, spec, side, workers
         self.channels = spec.channels
-        self.labels = torch.from_numpy(pictures.labels)
+        self.labels = torch.tensor(pictures.labels)
         self.names = pictures.names
 
-    def batches(self, plan: Iterable[Tensor]) -> Iterator[Batch]:
+    def batches(self, plan: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """Read ahead, in worker processes or in threads of this one."""
         read = partial(_read_fitted, self.pictures, self.spec, self.side)
         stream = _from_processes if self.workers else _from_threads
@@ -155,7 +155,7 @@ def load_pixels(
         fitted = in_threads(read, range(len(pictures)))
         for row, square in enumerate(track(fitted, "reading pictures", len(pictures))):
             images[row] = torch.from_numpy(square)
-    return MemoryPixels(images, torch.from_numpy(pictures.labels), pictures.names)
+    return MemoryPixels(images, torch.tensor(pictures.labels), pictures.names)
 
 
 def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | None:
@@ -166,7 +166,7 @@ def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | 
         return None
     start = (spec.resize - side) // 2
     squares = pictures.images[:, start : start + side, start : start + side]
-    return torch.from_numpy(np.ascontiguousarray(squares.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(np.require(squares.transpose(0, 3, 1, 2), requirements=["C", "W"]))
 
 
 def _read_fitted(

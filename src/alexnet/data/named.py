@@ -7,7 +7,6 @@ import gzip
 import os
 import socket
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -137,8 +136,7 @@ def _download(name: str, entry: NamedData) -> tuple[Part, Part, tuple[str, ...]]
     folder = search_folders()[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # What torchvision prints belongs on standard error; a silent server must not hang a run.
-        with contextlib.redirect_stdout(sys.stderr), _network_timeout(30):
+        with _network_timeout(30):  # a server that does not answer must not hang a run
             getattr(torchvision.datasets, entry.title)(str(folder), download=True)
         found = _find(name, entry)
         reason = "what was downloaded is incomplete"

@@ -24,6 +24,7 @@ __all__ = [
     "Pictures",
     "Splits",
     "data_names",
+    "has_mirror_images",
     "open_data",
     "stratified_split",
     "write_bad_images",
@@ -33,6 +34,11 @@ __all__ = [
 def data_names() -> list[str]:
     """The names that :func:`open_data` knows."""
     return ["mnist-5k", *NAMED]
+
+
+def has_mirror_images(data: str) -> bool:
+    """Whether a picture's mirror image is of the same class: False for digits and letters."""
+    return data not in ("mnist-5k", "mnist", "kmnist")
 
 
 def open_data(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 def in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int = 0, ahead: int = 0
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield ``work(item)`` for each item, in order.
 
     Unlike ``ThreadPoolExecutor.map``, items are taken only as they are needed, and a consumer that

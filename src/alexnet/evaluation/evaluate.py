@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from alexnet.data.loader import Pixels, load_pixels
-from alexnet.data.sources import Pictures, Splits, open_data
+from alexnet.data.sources import BadImage, Pictures, Splits, open_data
 from alexnet.errors import UsageError
 from alexnet.evaluation.metrics import Evaluation, Mistake, Tally
 from alexnet.models.pretrained import load_run
@@ -24,10 +25,21 @@ Split = Literal["auto", "train", "val", "test"]
 class Scorable(Protocol):
     """A network with what its outputs mean and what its input must be: a run, a classifier."""
 
-    network: nn.Module
-    classes: tuple[str, ...]
-    spec: InputSpec
-    config: dict
+    @property
+    def network(self) -> nn.Module:
+        """The network."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of its outputs, where they are known."""
+
+    @property
+    def spec(self) -> InputSpec:
+        """Its input."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """How it was made."""
 
 
 def evaluate(
@@ -57,23 +69,24 @@ def evaluate(
     """
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
-    loaded = load_run(str(model)) if isinstance(model, str | Path) else model
-    runtime = resolve(device, precision, large=model_entry(loaded.network.model_name).low_precision_pays)
+    loaded: Scorable = load_run(str(model)) if isinstance(model, str | Path) else model
+    entry = model_entry(str(getattr(loaded.network, "model_name", "")))
+    runtime = resolve(device, precision, large=entry.low_precision_pays)
     splits = _open_as_trained(str(data), loaded.config)
     pictures = _part(splits, split)
     pixels = load_pixels(pictures, loaded.spec, train=False)
-    pixels.labels = match_classes(pixels.labels, pictures.classes, loaded.classes, str(data))
-    result = score(
+    classes = pictures.classes if loaded.classes is None else loaded.classes
+    pixels.labels = match_classes(pixels.labels, pictures.classes, classes, str(data))
+    return score(
         runtime.place_network(loaded.network),
         pixels,
         loaded.spec,
         runtime,
-        loaded.classes,
+        classes,
         batch_size=batch_size,
         mistakes=mistakes,
         skipped=splits.refused,
     )
-    return result
 
 
 def score(
@@ -85,14 +98,14 @@ def score(
     *,
     batch_size: int = 256,
     mistakes: int = 0,
-    skipped: tuple = (),
+    skipped: Sequence[BadImage] = (),
 ) -> Evaluation:
     """Score ``network`` on pictures already fitted to its input; exact for any batch size."""
     network.eval()
     tally = Tally(len(classes))
     confidence, taken_for = torch.zeros(len(pixels)), torch.zeros(len(pixels), dtype=torch.int64)
     plan = torch.arange(len(pixels)).split(batch_size)
-    with torch.inference_mode():
+    with torch.inference_mode(), runtime.active():
         for batch, labels, indices in track(pixels.batches(plan), "evaluating", len(plan)):
             inputs = runtime.place(spec.normalize(batch.to(runtime.device)))
             with runtime.autocast():
@@ -125,7 +138,7 @@ def match_classes(
     return torch.tensor([ours.index(name) for name in theirs])[labels]
 
 
-def _open_as_trained(data: str, config: dict) -> Splits:
+def _open_as_trained(data: str, config: Mapping[str, Any]) -> Splits:
     """Open ``data``, divided as in the run's training if it is what the run was trained on."""
     trained = config.get("data", {})
     settings = config.get("settings", {}).get("data", {})

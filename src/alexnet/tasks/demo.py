@@ -31,9 +31,8 @@ ALEXNET: dict[str, Any] = {
     "training.epochs": 8,
     "training.batch_size": 64,
     "training.lr": 0.001,
-    "augment.mirror": 0.0,
 }
-"""Digits have no mirror image, and are small; chosen on pictures of the training part."""
+"""Chosen on pictures of the training part."""
 
 
 def run_demo(out: str | Path, fold: int = 0) -> dict[str, Any]:
@@ -87,9 +86,9 @@ def run_demo(out: str | Path, fold: int = 0) -> dict[str, Any]:
 NOTES = (
     "Both learned from the same 4,000 digits of MNIST and were tested once on the same 1,000 "
     "others.",
-    "AlexNet begins with convolutions trained on ImageNet; the public ImageNet weights bundled here "
-    "end at pool5, so one new layer (fc8) on pool5 takes the place of fc6 to fc8, and the input "
-    "is 95 pixels wide, which is plenty for a digit.",
+    "AlexNet begins with convolutions trained on ImageNet. The weights bundled here end at pool5, "
+    "so one new layer (fc8) on pool5 takes the place of fc6 to fc8, and its input is 95 pixels "
+    "wide, which is plenty for a digit.",
 )
 
 
@@ -109,7 +108,9 @@ def _make_room(out: Path) -> None:
     elif out.is_dir():
         others = [p.name for p in out.iterdir() if p.name not in ("lenet5", "alexnet_owt")]
         if others:
-            raise UsageError(f"{out} holds other files ({others[0]}): choose another folder with -o")
+            raise UsageError(
+                f"{out} holds other files ({others[0]}): choose another folder with -o"
+            )
 
 
 def _begun(folder: Path) -> bool:
@@ -143,7 +144,7 @@ def _row(name: str, run: Run, classifier: Classifier) -> dict[str, Any]:
         "input": [channels, size, size],
         "parameters": trainable,
         "fixed_parameters": fixed,
-        "macs": count_macs(classifier.network),
+        "macs": count_macs(classifier.network, classifier.spec),
         "initialized_from": started or "random weights",
         "train_seconds": run.metrics["train_seconds"],
         **_speed(classifier, run.config["settings"]["data"]["fold"]),
@@ -168,6 +169,7 @@ def _speed(classifier: Classifier, fold: int) -> dict[str, float]:
 
 def _seconds(classifier: Classifier, pixels: torch.Tensor) -> float:
     began = time.perf_counter()
-    with torch.inference_mode(), classifier.runtime.autocast():
-        classifier.network(classifier.runtime.place(classifier.spec.normalize(pixels)))
+    runtime = classifier.runtime
+    with torch.inference_mode(), runtime.active(), runtime.autocast():
+        classifier.network(runtime.place(classifier.spec.normalize(pixels)))
     return time.perf_counter() - began

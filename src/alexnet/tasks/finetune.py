@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from alexnet.data.loader import Pixels
 from alexnet.data.sources import Pictures
 from alexnet.errors import UsageError
+from alexnet.models.contract import Network
 from alexnet.models.registry import model_entry
 from alexnet.models.weights import find_weights
 from alexnet.progress import log, track
@@ -152,9 +153,7 @@ def _score(session: Session) -> float:
     return result.balanced_accuracy if balanced else result.top1
 
 
-def head_features(
-    session: Session, pixels: Pixels, *, mirror: bool
-) -> tuple[Tensor, Tensor]:
+def head_features(session: Session, pixels: Pixels, *, mirror: bool) -> tuple[Tensor, Tensor]:
     """What the classifier reads of every picture (and of its mirror image).
 
     Returns:
@@ -180,7 +179,8 @@ def head_features(
 
 def pre_logits(network: nn.Module, inputs: Tensor) -> Tensor:
     """What the classifier reads, ``[N, features]``."""
-    return network.forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
+    assert isinstance(network, Network)
+    return network.forward_head(network.forward_features(inputs), pre_logits=True)
 
 
 def solve_head(
@@ -233,7 +233,7 @@ def unfreeze_last(network: nn.Module, count: int) -> None:
 
 
 def _classifier(network: nn.Module) -> nn.Linear:
-    classifier = network.get_classifier() if hasattr(network, "get_classifier") else None
+    classifier = network.get_classifier() if isinstance(network, Network) else None
     if not isinstance(classifier, nn.Linear):
         raise UsageError(
             f"{getattr(network, 'model_name', type(network).__name__)} has no linear classifier to "

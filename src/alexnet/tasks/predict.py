@@ -117,7 +117,7 @@ class Classifier:
             return []
         pixels = torch.stack([torch.from_numpy(square) for square in squares])
         inputs = self.runtime.place(self.spec.normalize(pixels.to(self.runtime.device)))
-        with self.runtime.autocast():
+        with self.runtime.active(), self.runtime.autocast():
             logits = self.network(inputs)
         best = logits.float().softmax(1).topk(min(top, len(self.classes)), dim=1)
         return [

@@ -14,7 +14,7 @@ from torch import nn
 
 from alexnet import files
 from alexnet.data.loader import Pixels, load_pixels
-from alexnet.data.sources import Splits, open_data, write_bad_images
+from alexnet.data.sources import Splits, has_mirror_images, open_data, write_bad_images
 from alexnet.errors import UsageError
 from alexnet.evaluation.evaluate import score
 from alexnet.evaluation.metrics import Evaluation
@@ -91,10 +91,10 @@ class Plan:
         model_entry(model)
         data = os.fspath(data)
         if not resume:
+            if not has_mirror_images(data):
+                config = config.override({"augment.mirror": 0.0})
             config = config.override(settings)
-            return cls(
-                task, data, model, weights, config, RunFolder.open(out, resume=False), False
-            )
+            return cls(task, data, model, weights, config, RunFolder.open(out, resume=False), False)
         folder = RunFolder.open(out, resume=True)
         recorded = folder.read_config()
         started = {
@@ -235,9 +235,7 @@ class Session:
     def validate(self) -> Evaluation:
         """Score the network on the validation part."""
         assert self.val_pixels is not None
-        return score(
-            self.network, self.val_pixels, self.spec, self.runtime, self.splits.classes
-        )
+        return score(self.network, self.val_pixels, self.spec, self.runtime, self.splits.classes)
 
     def keep(self, position: Position) -> None:
         """Write the weights as those of the run so far."""
@@ -324,4 +322,3 @@ def finished(plan: Plan) -> Run | None:
         return None
     log.info("%s is finished: nothing to resume", plan.folder.path)
     return Run(plan.folder.path, config, config["metrics"])
-

@@ -189,14 +189,15 @@ class Config:
 
 def from_dict(content: Mapping[str, Any]) -> Config:
     """The inverse of :meth:`Config.to_dict`."""
-    finetune = content.get("finetune")
-    augment = {k: tuple(v) if isinstance(v, list) else v for k, v in content["augment"].items()}
+    parts: dict[str, Any] = dict(content)
+    augment: dict[str, Any] = dict(parts["augment"])
+    augment["scale"] = tuple(augment["scale"])  # JSON has lists only
     return Config(
-        model=dict(content["model"]),
-        data=DataConfig(**content["data"]),
-        training=TrainingConfig(**content["training"]),
+        model=dict(parts["model"]),
+        data=DataConfig(**parts["data"]),
+        training=TrainingConfig(**parts["training"]),
         augment=AugmentConfig(**augment),
-        finetune=None if finetune is None else FinetuneConfig(**finetune),
+        finetune=FinetuneConfig(**parts["finetune"]) if parts.get("finetune") else None,
     )
 
 
@@ -215,7 +216,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for section, values in content.items():
         if not isinstance(values, dict):
-            raise UsageError(f"{path}: {section!r} stands outside a section: write [training] first")
+            raise UsageError(
+                f"{path}: {section!r} stands outside a section: write [training] first"
+            )
         settings.update({f"{section}.{key}": value for key, value in values.items()})
     return settings
 
@@ -238,8 +241,12 @@ def convert(name: str, value: Any, hint: Any) -> Any:
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else list(value)
         if len(parts) != len(choices):
-            raise UsageError(f"{name} is {value!r}: give {len(choices)} values with a comma between")
-        return tuple(convert(name, part, choice) for part, choice in zip(parts, choices, strict=True))
+            raise UsageError(
+                f"{name} is {value!r}: give {len(choices)} values with a comma between"
+            )
+        return tuple(
+            convert(name, part, choice) for part, choice in zip(parts, choices, strict=True)
+        )
     return _scalar(name, value, hint)
 
 
@@ -257,12 +264,11 @@ def _scalar(name: str, value: Any, kind: type) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A network's argument from the command line: a number, true, false, none or a word."""
+    """A network's argument from the command line: a number, true, false or a word."""
     if not isinstance(value, str):
         return value
-    named = {"true": True, "false": False, "none": None}
-    if value.lower() in named:
-        return named[value.lower()]
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
     for kind in (int, float):
         try:
             return kind(value)

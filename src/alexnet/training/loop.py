@@ -78,7 +78,11 @@ def fit(job: Job) -> Position:
     optimizer = build_optimizer(job.network.parameters(), job.training)
     position = checkpoint.load_newest(job.folder.checkpoints, job.network, optimizer)
     position = job.position if position is None else position
-    with job.folder.tensorboard(position.history) as board, Interrupt() as interrupt:
+    with (
+        job.runtime.active(),
+        job.folder.tensorboard(position.history) as board,
+        Interrupt() as interrupt,
+    ):
         while not position.finished:
             run_epoch(job, optimizer, position, interrupt)
             record = finish_epoch(job, position)

@@ -19,9 +19,7 @@ def build_optimizer(
     trained = [p for p in parameters if p.requires_grad]
     fused = bool(trained) and trained[0].device.type in ("cpu", "cuda", "mps")
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            trained, config.lr, weight_decay=config.weight_decay, fused=fused
-        )
+        return torch.optim.AdamW(trained, config.lr, weight_decay=config.weight_decay, fused=fused)
     return torch.optim.SGD(
         trained,
         config.lr,
