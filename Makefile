@@ -30,7 +30,7 @@ lint: $(VENV)/.dev  ## style, types, and the direction of imports
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.runtime  ## every script in benchmarks/; results in benchmarks/results/
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in benchmarks/[!_]*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

@@ -7,19 +7,15 @@ Claim: the help is there in at most 0.4 s (median of 10, warm, the interpreter's
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib import metadata
-from pathlib import Path
+
+import _record
 
 RUNS = 10
 LIMIT = 0.4
-RESULT = Path(__file__).parent / "results" / "startup.json"
 COMMANDS = {
     "interpreter alone": ["-c", "pass"],
     "import alexnet": ["-c", "import sys, alexnet; assert 'torch' not in sys.modules"],
@@ -32,15 +28,6 @@ def seconds(arguments: list[str]) -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def main() -> int:
@@ -60,14 +47,8 @@ def main() -> int:
         "claim": f"alexnet --help in at most {LIMIT} s, median of {RUNS}, warm",
         "seconds": measured,
         "holds": measured["alexnet --help"]["median"] <= LIMIT,
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("cyclopts", "rich")},
-        },
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    _record.write(__file__, ("cyclopts", "rich"), result)
     return 0 if result["holds"] else 1
 
 

@@ -89,6 +89,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"{path} does not hold a JSON object: restore or remove it")
     version = content.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int):
+        raise UsageError(f"{path} has format_version {version!r}: restore or remove it")
     if version > FORMAT_VERSION:
         raise UsageError(
             f"{path} was written by a newer alexnet (format {version}, this one reads up to "

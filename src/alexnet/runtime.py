@@ -123,9 +123,12 @@ def _resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"unknown device {name!r}: choose auto, cpu, cuda or mps") from error
-    available = {"cpu": True, "cuda": torch.cuda.is_available()}
-    available["mps"] = torch.backends.mps.is_available()
-    if not available.get(device.type, True):
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.device_count() > (device.index or 0),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
         raise UsageError(f"device {name!r} is not available here: use 'cpu' or 'auto'")
     return device
 
@@ -139,7 +142,10 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
-def seed_everything(seed: int) -> torch.Generator:
-    """Seed torch's global generator (weights, dropout) and return a generator of the same seed."""
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Seed what draws dropout masks on ``device``, and nothing else: cheap enough for each step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -88,7 +88,7 @@ def augment(
     seed: int,
     epoch: int,
     indices: Tensor,
-    fill: float = 0,
+    fill: float | None = 0,
 ) -> Tensor:
     """Cut and vary a batch of pictures.
 
@@ -99,7 +99,8 @@ def augment(
         seed: of the run.
         epoch: from 0.
         indices: int64 ``[B]``, the pictures' indices in the training part.
-        fill: gray level (0 to 255) of what lies outside the picture and of erased rectangles.
+        fill: gray level (0 to 255) of what lies outside the picture and of erased rectangles; None
+            repeats the picture's edge outside it, and erases to middle gray.
 
     Returns:
         float32 ``[B, C, crop, crop]``, 0 to 255, on the device of ``pixels``.
@@ -117,12 +118,12 @@ def augment(
     if config.brightness or config.contrast or config.saturation:
         images = _relit(images, config, numbers)
     if config.erase:
-        images = _erased(images, config, numbers, fill)
+        images = _erased(images, config, numbers, 127.5 if fill is None else fill)
     return images
 
 
 def _copied(
-    pixels: Tensor, crop: int, config: AugmentConfig, numbers: Tensor, fill: float
+    pixels: Tensor, crop: int, config: AugmentConfig, numbers: Tensor, fill: float | None
 ) -> Tensor:
     """Crop and mirror in whole pixels: exact copies, nothing outside to fill."""
     spare = pixels.shape[-1] - crop
@@ -153,14 +154,14 @@ def _crops(pixels: Tensor, crop: int, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _resampled(
-    pixels: Tensor, crop: int, config: AugmentConfig, numbers: Tensor, fill: float
+    pixels: Tensor, crop: int, config: AugmentConfig, numbers: Tensor, fill: float | None
 ) -> Tensor:
     """Any geometry: one affine map a picture, one bilinear sampling for the batch."""
     images = pixels.to(torch.float32)
     shape = [*pixels.shape[:2], crop, crop]
     theta = _affine(pixels.shape[-1], crop, config, numbers)
     grid = F.affine_grid(theta, shape, align_corners=False)
-    if _stays_inside(pixels.shape[-1], crop, config):
+    if fill is None or _stays_inside(pixels.shape[-1], crop, config):
         # Positions within half a pixel of the edge read the edge itself, not a blend with `fill`.
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     if fill:

@@ -15,7 +15,7 @@ from alexnet.errors import UsageError
 from alexnet.evaluation.metrics import Evaluation, Mistake, Tally
 from alexnet.models.pretrained import load_run
 from alexnet.models.registry import model_entry
-from alexnet.progress import track
+from alexnet.progress import log, track
 from alexnet.runtime import Runtime, resolve
 from alexnet.spec import InputSpec
 
@@ -75,7 +75,7 @@ def evaluate(
     splits = _open_as_trained(str(data), loaded.config)
     pictures = _part(splits, split)
     pixels = load_pixels(pictures, loaded.spec, train=False)
-    classes = pictures.classes if loaded.classes is None else loaded.classes
+    classes = _names_of_outputs(loaded, pictures)
     pixels.labels = match_classes(pixels.labels, pictures.classes, classes, str(data))
     return score(
         runtime.place_network(loaded.network),
@@ -138,26 +138,49 @@ def match_classes(
     return torch.tensor([ours.index(name) for name in theirs])[labels]
 
 
+def same_data(data: str, recorded: Mapping[str, Any]) -> bool:
+    """Whether ``data`` is what a run's ``config.json`` records as its data.
+
+    A folder is the same by whatever path, and from whatever folder, it is named.
+    """
+    if Path(data).is_dir() and recorded.get("folder"):
+        return str(Path(data).resolve()) == recorded["folder"]
+    return data == recorded.get("name")
+
+
+def _names_of_outputs(loaded: Scorable, pictures: Pictures) -> tuple[str, ...]:
+    if loaded.classes is not None:
+        return loaded.classes
+    outputs = getattr(loaded.network, "num_classes", None)
+    if isinstance(outputs, int) and outputs != len(pictures.classes):
+        raise UsageError(
+            f"the network has {outputs} outputs without names and the data {len(pictures.classes)} "
+            f"classes: evaluate it on data with as many"
+        )
+    return pictures.classes
+
+
 def _open_as_trained(data: str, config: Mapping[str, Any]) -> Splits:
     """Open ``data``, divided as in the run's training if it is what the run was trained on."""
     trained = config.get("data", {})
     settings = config.get("settings", {}).get("data", {})
-    same = _same(data, trained.get("name", ""))
-    if not same:
+    if not same_data(data, trained):
         return open_data(data, val_fraction=0.0, test_fraction=0.0)
-    return open_data(
+    splits = open_data(
         data,
         seed=settings.get("seed", 0),
         fold=settings.get("fold", 0),
         val_fraction=settings.get("val_fraction", 0.0),
         test_fraction=settings.get("test_fraction", 0.0),
     )
-
-
-def _same(data: str, trained: str) -> bool:
-    if data == trained:
-        return True
-    return Path(data).is_dir() and bool(trained) and Path(data).resolve() == Path(trained).resolve()
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    if any(len(part or ()) != trained.get(name) for name, part in parts.items()):
+        log.warning(
+            "%s has changed since the network was trained on it: pictures that it learned from "
+            "may be in any part",
+            data,
+        )
+    return splits
 
 
 def _part(splits: Splits, split: Split) -> Pictures:

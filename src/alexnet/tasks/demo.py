@@ -25,7 +25,15 @@ from alexnet.tasks.run import Run
 from alexnet.tasks.train import train
 
 DATA = "mnist-5k"
-LENET: dict[str, Any] = {"training.epochs": 40}
+LENET: dict[str, Any] = {
+    "training.epochs": 40,
+    "training.batch_size": 32,
+    "training.lr": 0.002,
+    "augment.rotate": 10.0,
+    "augment.scale": (0.9, 1.1),
+    "augment.aspect": 0.1,
+    "augment.shift": 0.06,
+}
 ALEXNET: dict[str, Any] = {
     "data.image_size": 95,
     "training.epochs": 8,

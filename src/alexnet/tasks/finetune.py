@@ -109,9 +109,14 @@ def fit_head(session: Session) -> Position:
     began = time.perf_counter()
     network, classes = session.network, len(session.splits.classes)
     config = session.plan.config
-    features, labels = head_features(session, session.train_pixels, mirror=True)
-    weight = features.shape[1]
-    log.info("head: %d features of %d pictures and mirror images", weight, len(features))
+    mirror = config.augment.mirror > 0
+    features, labels = head_features(session, session.train_pixels, mirror=mirror)
+    log.info(
+        "head: %d features of %d pictures%s",
+        features.shape[1],
+        len(session.train_pixels),
+        " and their mirror images" if mirror else "",
+    )
     prior = torch.bincount(labels, minlength=classes).float().clamp_min(0.5)
     offset = config.training.class_balance * (prior / prior.sum()).log()
     chosen = config.finetune.l2 if config.finetune else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -14,13 +15,21 @@ from torch import nn
 
 from alexnet import files
 from alexnet.data.loader import Pixels, load_pixels
-from alexnet.data.sources import Splits, has_mirror_images, open_data, write_bad_images
+from alexnet.data.sources import (
+    FilePictures,
+    Splits,
+    has_mirror_images,
+    open_data,
+    write_bad_images,
+)
 from alexnet.errors import UsageError
-from alexnet.evaluation.evaluate import score
+from alexnet.evaluation.evaluate import same_data, score
 from alexnet.evaluation.metrics import Evaluation
+from alexnet.models.contract import Network
 from alexnet.models.pretrained import run_config, save_run
 from alexnet.models.registry import create_model, input_spec, model_entry
 from alexnet.models.state import load_into, read_state
+from alexnet.models.weights import find_weights
 from alexnet.progress import log
 from alexnet.runtime import Runtime, resolve
 from alexnet.spec import InputSpec
@@ -29,7 +38,7 @@ from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Position
 from alexnet.training.config import Config, from_dict
 from alexnet.training.folder import RunFolder
-from alexnet.training.loop import Job, fit
+from alexnet.training.loop import Job, diverged, fit
 
 
 @dataclass(frozen=True)
@@ -90,19 +99,18 @@ class Plan:
         """
         model_entry(model)
         data = os.fspath(data)
-        if not resume:
+        folder = RunFolder.open(out, resume=resume) if resume else None
+        if folder is None or not folder.begun:
             if not has_mirror_images(data):
                 config = config.override({"augment.mirror": 0.0})
             config = config.override(settings)
-            return cls(task, data, model, weights, config, RunFolder.open(out, resume=False), False)
-        folder = RunFolder.open(out, resume=True)
-        recorded = folder.read_config()
-        started = {
-            "task": recorded.get("task"),
-            "data": recorded.get("data", {}).get("name"),
-            "model": recorded.get("model"),
-            "weights": recorded.get("initialized_from"),
-        }
+            _check_arguments(config)
+            folder = RunFolder.open(out, resume=resume)
+            return cls(task, data, model, weights, config, folder, False)
+        started, before = _read_start(folder)
+        if same_data(data, started["data"]):
+            data = started["data"]["name"]
+        started["data"] = started["data"]["name"]
         asked = {"task": task, "data": data, "model": model, "weights": weights}
         for name, value in asked.items():
             if value != started[name]:
@@ -110,13 +118,46 @@ class Plan:
                     f"{folder.path} was started with {name} {started[name]!r}, not {value!r}: "
                     f"resume with the same, or choose another folder with -o"
                 )
-        before = from_dict(recorded["settings"])
         if before.override(settings) != before:
             raise UsageError(
                 f"{folder.path} was started with other settings: resume without --set and "
                 f"--config, or choose another folder with -o"
             )
         return cls(task, data, model, weights, before, folder, True)
+
+
+def _check_arguments(config: Config) -> None:
+    """Refuse arguments of the network that the data decide."""
+    for name, instead in (
+        ("num_classes", "it is the number of the data's classes"),
+        ("image_size", "set data.image_size"),
+    ):
+        if name in config.model:
+            raise UsageError(f"model.{name} cannot be set here: {instead}")
+
+
+def _read_start(folder: RunFolder) -> tuple[dict[str, Any], Config]:
+    """What a run was started with, and its settings.
+
+    Raises:
+        UsageError: ``config.json`` is not that of a training.
+    """
+    recorded = folder.read_config()
+    try:
+        config = from_dict(recorded["settings"])
+        config.check()
+        started = {
+            "task": recorded["task"],
+            "data": {**recorded["data"], "name": str(recorded["data"]["name"])},
+            "model": recorded["model"],
+            "weights": recorded["initialized_from"],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{folder.path / 'config.json'} is not that of a training that can go on "
+            f"({type(error).__name__}: {error}): choose another folder with -o"
+        ) from error
+    return started, config
 
 
 class Session:
@@ -167,9 +208,13 @@ class Session:
                 self.plan.folder.path / "bad_images.csv",
             )
 
+    @property
+    def _is_folder(self) -> bool:
+        return isinstance(self.splits.train, FilePictures)
+
     def read_pictures(self, image_size: int | None) -> None:
         """Settle the network's input and fit the training and validation pictures to it."""
-        spec = input_spec(self.plan.model, image_size)
+        spec = input_spec(self.plan.model, image_size, self.plan.config.model.get("in_chans"))
         if self.plan.config.data.fit is not None and spec.pad == 0:
             spec = spec.replace(fit=self.plan.config.data.fit)
         self.spec = spec
@@ -189,6 +234,7 @@ class Session:
             "initialized_from": self.plan.weights,
             "data": {
                 "name": self.plan.data,
+                "folder": str(Path(self.plan.data).resolve()) if self._is_folder else None,
                 "train": len(splits.train),
                 "val": len(splits.val or ()),
                 "test": len(splits.test or ()),
@@ -208,17 +254,22 @@ class Session:
         if ":" not in self.plan.model:
             arguments["image_size"] = self.spec.size
         torch.manual_seed(self.plan.config.training.seed)
-        return create_model(
-            self.plan.model,
-            self.plan.weights,
-            num_classes=len(self.splits.classes),
-            **arguments,
-        )
+        model, weights, classes = self.plan.model, self.plan.weights, len(self.splits.classes)
+        record = None if weights is None else find_weights(weights, model)
+        if weights is None or (record is not None and record.covers == "features"):
+            return create_model(model, weights, num_classes=classes, **arguments)
+        network = create_model(model, weights, **arguments)
+        if not isinstance(network, Network):
+            raise UsageError(f"{model} cannot be given other classes: choose one of the package's")
+        network.reset_classifier(classes)
+        return network
 
     def begin(self, network: nn.Module) -> None:
         """Take the network and write ``config.json``: from now on the run can be resumed."""
         self.network = self.runtime.place_network(network)
-        if not self.plan.resumed:
+        if self.plan.resumed:
+            self._check_unchanged()
+        else:
             content = run_config(
                 self.network,
                 classes=self.splits.classes,
@@ -226,6 +277,17 @@ class Session:
                 extra=self.about("running"),
             )
             files.write_json(self.plan.folder.path / "config.json", content)
+
+    def _check_unchanged(self) -> None:
+        """Refuse to go on with other pictures: the run's parts would be others."""
+        before = self.plan.folder.read_config()
+        now = {**self.about("running")["data"], "classes": list(self.splits.classes)}
+        then = {**before["data"], "classes": before["classes"]}
+        if any(now[name] != then.get(name) for name in ("classes", "train", "val", "test")):
+            raise UsageError(
+                f"{self.plan.data} has other pictures than when {self.plan.folder.path} was "
+                f"started: restore them, or choose another folder with -o"
+            )
 
     @property
     def resumable(self) -> bool:
@@ -273,6 +335,7 @@ class Session:
     def finish(self, position: Position) -> Run:
         """Load the kept weights, read the test part once, write the metrics and the report."""
         folder = self.plan.folder.path
+        self.plan.folder.write_history(position.history)
         load_into(self.network, read_state(folder / "model.safetensors"))
         part, pictures = "test", self.splits.test
         if pictures is None:
@@ -287,6 +350,8 @@ class Session:
             mistakes=24,
             skipped=self.splits.refused,
         )
+        if not math.isfinite(result.loss):
+            raise diverged(self.plan.config.training, f"on the {part} part")
         kept = next(r for r in position.history if r["epoch"] == position.best_epoch + 1)
         metrics = {
             **{f"{part}_{key}": value for key, value in result.to_dict().items() if key in KEPT},
@@ -295,18 +360,18 @@ class Session:
             "train_seconds": round(sum(r["seconds"] for r in position.history), 3),
             "skipped": len(self.splits.refused),
         }
-        self._save("finished", metrics)
         files.write_json(folder / "evaluation.json", {"part": part, **result.to_dict()})
-        config = files.read_json(folder / "config.json")
+        config = {**files.read_json(folder / "config.json"), "metrics": metrics}
         write_report(
             folder / "report.html",
             title=f"{self.plan.model} on {Path(self.plan.data).name}",
-            config=config,
+            config={**config, "status": "finished"},
             history=position.history,
             evaluation=result,
             network=self.network,
         )
-        return Run(folder, config, metrics)
+        self._save("finished", metrics)  # last: a run that says so has all its files
+        return Run(folder, files.read_json(folder / "config.json"), metrics)
 
 
 KEPT = ("images", "top1", "top5", "loss", "balanced_accuracy")
@@ -321,4 +386,4 @@ def finished(plan: Plan) -> Run | None:
     if config.get("status") != "finished":
         return None
     log.info("%s is finished: nothing to resume", plan.folder.path)
-    return Run(plan.folder.path, config, config["metrics"])
+    return Run(plan.folder.path, config, dict(config.get("metrics") or {}))

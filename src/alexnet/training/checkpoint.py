@@ -7,7 +7,10 @@ position. A file is written whole or not at all, and the one before the newest i
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from alexnet.files import FORMAT_VERSION, atomic_path
 from alexnet.progress import log
 
 KEPT = 2
+_DAMAGE = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)
 
 
 @dataclass
@@ -68,21 +72,29 @@ def save(
         "position": vars(position),
         "optimizer": {"groups": state["param_groups"], "numbers": numbers},
     }
+    copies = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
     path = folder / f"epoch-{position.epoch:04d}-batch-{position.batch:06d}.safetensors"
     with atomic_path(path) as temporary:
-        save_file(
-            {name: t.detach().contiguous().clone() for name, t in tensors.items()},
-            temporary,
-            metadata={"state": json.dumps(header)},
-        )
+        try:
+            save_file(copies, temporary, metadata={"state": json.dumps(header)})
+        except SafetensorError as error:
+            raise _system_error(error) from error
     for old in found(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
 
 
+def _system_error(error: SafetensorError) -> OSError:
+    """What the system said about a write; safetensors puts its number into a text."""
+    number = re.search(r"os error (\d+)", str(error))
+    code = int(number[1]) if number else errno.EIO
+    return OSError(code, os.strerror(code))
+
+
 def found(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, oldest first."""
-    return sorted(folder.glob("epoch-*.safetensors"))
+    paths = folder.glob("epoch-*.safetensors")
+    return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)])
 
 
 def load_newest(
@@ -100,8 +112,8 @@ def load_newest(
     for path in reversed(paths):
         try:
             return _load(path, network, optimizer)
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except _DAMAGE as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             log.warning("checkpoint %s is damaged (%s): using the one before", path, reason)
     if paths:
         raise UsageError(
@@ -127,4 +139,17 @@ def _load(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> P
             weights[rest] = value
     network.load_state_dict(weights)
     optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["groups"]})
+    _lay_out(optimizer)
     return Position(**header["position"])
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer's buffers the memory layout of their parameters.
+
+    A file keeps no layout, and fused kernels walk through a parameter and its buffers as they lie
+    in memory: with a parameter in ``channels_last`` they would take other elements' momentum.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

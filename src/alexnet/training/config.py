@@ -19,6 +19,9 @@ from alexnet.data.augment import AugmentConfig
 from alexnet.errors import UsageError, unknown_name
 from alexnet.runtime import Precision
 
+INFINITE = float("inf")
+SEEDS = 1 << 32
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -142,7 +145,11 @@ class Config:
             hints = typing.get_type_hints(type(part))
             if key not in hints:
                 raise unknown_name("setting", name, self.names())
-            changed = dataclasses.replace(part, **{key: convert(name, value, hints[key])})
+            converted = convert(name, value, hints[key])
+            try:
+                changed = dataclasses.replace(part, **{key: converted})
+            except ValueError as error:  # a part that checks its own values
+                raise UsageError(f"{section}.{error}") from error
             config = dataclasses.replace(config, **{section: changed})
         config.check()
         return config
@@ -161,26 +168,35 @@ class Config:
 
     def check(self) -> None:
         """Raise UsageError for a value out of range."""
-        t, d = self.training, self.data
+        t, d, f = self.training, self.data, self.finetune or FinetuneConfig()
         rules = (
             ("training.epochs", t.epochs, t.epochs >= 1, "at least 1"),
             ("training.batch_size", t.batch_size, t.batch_size >= 1, "at least 1"),
-            ("training.lr", t.lr, 0 < t.lr < float("inf"), "above 0"),
+            ("training.lr", t.lr, 0 < t.lr < INFINITE, "above 0"),
             ("training.momentum", t.momentum, 0 <= t.momentum < 1, "from 0 to below 1"),
-            ("training.weight_decay", t.weight_decay, t.weight_decay >= 0, "0 or more"),
+            ("training.weight_decay", t.weight_decay, 0 <= t.weight_decay < INFINITE, "0 or more"),
             ("training.warmup", t.warmup, 0 <= t.warmup < 1, "from 0 to below 1"),
-            ("training.clip_norm", t.clip_norm, t.clip_norm >= 0, "0 or more"),
+            ("training.clip_norm", t.clip_norm, 0 <= t.clip_norm < INFINITE, "0 or more"),
             (
                 "training.label_smoothing",
                 t.label_smoothing,
                 0 <= t.label_smoothing < 1,
                 "from 0 to below 1",
             ),
-            ("training.class_balance", t.class_balance, t.class_balance >= 0, "0 or more"),
+            (
+                "training.class_balance",
+                t.class_balance,
+                0 <= t.class_balance < INFINITE,
+                "0 or more",
+            ),
             ("training.patience", t.patience, t.patience >= 0, "0 or more"),
             ("data.val_fraction", d.val_fraction, 0 <= d.val_fraction < 1, "from 0 to below 1"),
             ("data.test_fraction", d.test_fraction, 0 <= d.test_fraction < 1, "from 0 to below 1"),
             ("data.workers", d.workers, d.workers >= 0, "0 or more"),
+            ("training.seed", t.seed, 0 <= t.seed < SEEDS, f"from 0 to below {SEEDS}"),
+            ("data.seed", d.seed, 0 <= d.seed < SEEDS, f"from 0 to below {SEEDS}"),
+            ("finetune.unfreeze", f.unfreeze, f.unfreeze >= 0, "0 or more"),
+            ("finetune.l2", f.l2, f.l2 is None or 0 <= f.l2 < INFINITE, "0 or more, or none"),
         )
         for name, value, good, wanted in rules:
             if not good:
@@ -212,7 +228,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror}): check the path") from error
     except ValueError as error:
-        raise UsageError(f"{path} is not valid TOML ({error})") from error
+        raise UsageError(f"{path} is not valid TOML: correct it ({error})") from error
     settings: dict[str, Any] = {}
     for section, values in content.items():
         if not isinstance(values, dict):
@@ -239,8 +255,8 @@ def convert(name: str, value: Any, hint: Any) -> Any:
             raise UsageError(f"{name} is {value!r}: choose from {', '.join(map(str, choices))}")
         return value
     if origin is tuple:
-        parts = value.split(",") if isinstance(value, str) else list(value)
-        if len(parts) != len(choices):
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or len(parts) != len(choices):
             raise UsageError(
                 f"{name} is {value!r}: give {len(choices)} values with a comma between"
             )

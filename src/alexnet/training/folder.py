@@ -14,6 +14,7 @@ from alexnet.errors import UsageError
 from alexnet.files import FORMAT_VERSION, read_json, write_error, write_text
 
 CONFIG = "config.json"
+PROBE = ".writable"
 
 
 class RunFolder:
@@ -41,15 +42,21 @@ class RunFolder:
         """
         folder = Path(path)
         try:
-            occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-            if resume and not (folder / CONFIG).is_file():
-                raise UsageError(f"{folder} holds no run to resume: leave --resume out")
-            if occupied and not resume:
+            there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+            if CONFIG in there:
+                if not resume:
+                    raise UsageError(
+                        f"{folder} exists: go on with it by --resume, or choose another folder "
+                        f"with -o"
+                    )
+            elif _occupied(folder, there):
                 raise UsageError(
-                    f"{folder} exists: go on with it by --resume, or choose another folder with -o"
+                    f"{folder} holds something else than a run: choose another folder with -o"
                 )
+            elif resume and not folder.exists():
+                raise UsageError(f"{folder} holds no run to resume: leave --resume out")
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
+            probe = folder / PROBE
             probe.touch()
             probe.unlink()
             for leftover in folder.rglob(".*.tmp"):
@@ -57,6 +64,11 @@ class RunFolder:
         except OSError as error:
             raise write_error(error, folder) from error
         return cls(folder)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run in it to go on with."""
+        return (self.path / CONFIG).is_file()
 
     def read_config(self) -> dict[str, Any]:
         """What the run was started with."""
@@ -78,6 +90,16 @@ class RunFolder:
             for record in history:
                 write_scalars(writer, record)
             yield writer
+
+
+def _occupied(folder: Path, names: set[str]) -> bool:
+    """Whether there is more than a run leaves that was killed before its first moment."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(
+        name not in ("bad_images.csv", PROBE) and not (name[0] == "." and name.endswith(".tmp"))
+        for name in names
+    )
 
 
 def write_scalars(writer: Any, record: dict[str, Any]) -> None:

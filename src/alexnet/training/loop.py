@@ -22,7 +22,7 @@ from alexnet.data.order import epoch_batches
 from alexnet.errors import FailedError
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.progress import log, track
-from alexnet.runtime import Runtime
+from alexnet.runtime import Runtime, seed_draws
 from alexnet.spec import InputSpec
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Position
@@ -88,6 +88,8 @@ def fit(job: Job) -> Position:
             record = finish_epoch(job, position)
             write_scalars(board, record)
             checkpoint.save(job.folder.checkpoints, position, job.network, optimizer)
+        if interrupt.requested:  # in the last epoch's validation
+            raise KeyboardInterrupt
     return position
 
 
@@ -107,7 +109,7 @@ def run_epoch(
     for pixels, labels, indices in track(job.pixels.batches(plan), title, batches - position.batch):
         step = position.epoch * batches + position.batch
         set_learning_rate(optimizer, learning_rate(step, config.epochs * batches, config))
-        torch.manual_seed(config.seed * 1_000_003 + step)  # the step's dropout masks
+        seed_draws(config.seed * 1_000_003 + step, job.runtime.device)  # dropout masks
         inputs = prepare(job, pixels, indices, position.epoch)
         labels = labels.to(job.runtime.device, non_blocking=True)
         with job.runtime.autocast():
@@ -138,7 +140,7 @@ def prepare(job: Job, pixels: Tensor, indices: Tensor, epoch: int) -> Tensor:
         seed=job.training.seed,
         epoch=epoch,
         indices=indices,
-        fill=job.spec.pad_value,
+        fill=job.spec.pad_value if job.spec.pad else None,
     )
     return job.runtime.place(job.spec.normalize(varied))
 
@@ -160,6 +162,8 @@ def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
     score, tolerance = float(position.epoch), 0.0  # keep="last": a later epoch always wins
     if job.validate is not None:
         result = job.validate()
+        if not math.isfinite(result.loss):
+            raise diverged(config, f"validation of epoch {position.epoch + 1}")
         record["val_loss"], record["val_top1"] = result.loss, result.top1
         record["val_balanced_accuracy"] = result.balanced_accuracy
         if config.keep == "best":
@@ -180,6 +184,14 @@ def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
     position.finished = position.epoch >= config.epochs or stopped
     job.folder.write_history(position.history)
     return record
+
+
+def diverged(config: TrainingConfig, where: str) -> FailedError:
+    """The error for a loss that is infinite or not a number."""
+    return FailedError(
+        f"the loss is no longer a number ({where}): lower the learning rate, "
+        f"--set training.lr={config.lr / 10:g}, in a new run folder"
+    )
 
 
 def describe(record: dict[str, Any], epochs: int) -> str:
@@ -216,10 +228,7 @@ class Sums:
     def check(self, config: TrainingConfig, position: Position) -> None:
         """Raise FailedError when the loss has stopped being a number."""
         if not torch.isfinite(self.loss):
-            raise FailedError(
-                f"the loss is no longer a number (epoch {position.epoch + 1}, batch "
-                f"{position.batch}): lower the learning rate, --set training.lr={config.lr / 10:g}"
-            )
+            raise diverged(config, f"epoch {position.epoch + 1}, batch {position.batch}")
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers, in which an interrupted epoch is kept."""

@@ -1,0 +1,210 @@
+"""A folder of pictures becomes a classifier."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+import alexnet
+from alexnet.cli.main import main
+from alexnet.errors import UsageError
+from alexnet.models import create_model, save_run
+from alexnet.tasks.finetune import solve_head, unfreeze_last
+from alexnet.tasks.run import Run
+
+Draw = Callable[..., Path]
+
+SMALL: dict[str, Any] = {"data.image_size": 63, "training.epochs": 3, "data.val_fraction": 0.2}
+CONVOLUTIONS = [f"conv{number}.{kind}" for number in range(1, 6) for kind in ("weight", "bias")]
+
+
+@pytest.fixture(scope="module")
+def shapes(draw_shapes: Draw, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_shapes(tmp_path_factory.mktemp("finetune") / "shapes", per_class=24, side=48)
+
+
+@pytest.fixture(scope="module")
+def tuned(shapes: Path) -> Run:
+    return alexnet.finetune(shapes, shapes.parent / "tuned", settings=SMALL)
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in one.items() if "second" not in k} for one in lines]
+
+
+def test_a_small_folder_is_learned(tuned: Run, shapes: Path) -> None:
+    assert tuned.metrics["test_top1"] >= 0.8
+    assert tuned.metrics["test_images"] == 14
+    assert tuned.config["classes"] == ["circle", "cross", "square"]
+    assert tuned.config["initialized_from"] == "imagenet1k-features"
+    assert tuned.config["arguments"]["hidden"] == 0
+    stages = [record["stage"] for record in history(tuned.folder)]
+    assert stages == ["head", "finetune", "finetune", "finetune"]
+    assert [record["epoch"] for record in history(tuned.folder)] == [0, 1, 2, 3]
+    assert history(tuned.folder)[0]["train_top1"] > 0.9
+    classifier = alexnet.Classifier.load(tuned.folder)
+    (answers,) = classifier.predict([shapes / "cross" / "0.png"])
+    assert answers[0].label == "cross"
+
+
+def test_the_last_layers_change_and_the_others_do_not(tuned: Run) -> None:
+    before = create_model("alexnet_owt", "imagenet1k-features", hidden=0, image_size=63)
+    after = load_file(tuned.folder / "model.safetensors")
+    changed = {
+        name
+        for name, tensor in before.state_dict().items()
+        if name in CONVOLUTIONS and not torch.equal(tensor, after[name])
+    }
+    unfrozen = tuned.config["settings"]["finetune"]["unfreeze"] - 1  # the head is one of them
+    if tuned.metrics["epoch"] > 0:
+        assert changed == set(CONVOLUTIONS[-2 * unfrozen :])
+
+
+def test_without_unfreezing_it_is_a_linear_probe(shapes: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "finetune.unfreeze": 0, "finetune.l2": 0.1}
+    run = alexnet.finetune(shapes, tmp_path / "run", settings=settings)
+    assert [record["stage"] for record in history(run.folder)] == ["head"]
+    assert run.metrics["epoch"] == 0
+    assert run.metrics["test_top1"] >= 0.8
+    assert (run.folder / "report.html").is_file()
+    before = create_model("alexnet_owt", "imagenet1k-features", hidden=0, image_size=63)
+    after = load_file(run.folder / "model.safetensors")
+    for name in CONVOLUTIONS:
+        assert torch.equal(before.state_dict()[name], after[name])
+
+
+def test_killed_while_it_is_fine_tuned_it_goes_on_as_undisturbed(
+    shapes: Path, tuned: Run, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    line = [sys.executable, "-m", "alexnet", "finetune", str(shapes), "-o", str(run)]
+    line += [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not list(run.glob("checkpoints/epoch-*")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert len(history(run)) < len(history(tuned.folder))
+    assert main([*line[3:], "--resume"]) == 0
+    assert history(run) == history(tuned.folder)
+    mine, theirs = (load_file(one / "model.safetensors") for one in (run, tuned.folder))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_a_whole_network_of_other_classes_is_a_beginning_too(shapes: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_run(tmp_path / "ten", create_model("lenet5_dense"))
+    settings = {"training.epochs": 6, "training.lr": 0.001}
+    run = alexnet.finetune(
+        shapes, tmp_path / "run", model="lenet5_dense", weights=str(tmp_path / "ten"),
+        settings=settings,
+    )  # fmt: skip
+    assert run.metrics["test_images"] == 14
+    assert run.metrics["test_top1"] > 0.5
+    assert alexnet.Classifier.load(run.folder).classes == ("circle", "cross", "square")
+
+
+def test_a_network_without_a_linear_classifier_is_refused(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_run(tmp_path / "lenet", create_model("lenet5"))
+    line = ["finetune", str(shapes), "-o", str(tmp_path / "run"), "-m", "lenet5", "-w"]
+    assert main([*line, str(tmp_path / "lenet")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "lenet5 has no linear classifier to fine-tune: choose an AlexNet" in said
+
+
+def test_classes_count_alike_however_few_pictures_they_have(
+    draw_shapes: Draw, tmp_path: Path
+) -> None:
+    data = draw_shapes(tmp_path / "shapes", per_class=30, side=48)
+    for number in range(6, 30):
+        (data / "cross" / f"{number}.png").unlink()
+    run = alexnet.finetune(data, tmp_path / "run", settings={**SMALL, "finetune.unfreeze": 0})
+    assert run.metrics["test_balanced_accuracy"] >= 0.7
+
+
+@pytest.mark.parametrize("l2", [0.01, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_head_is_the_minimum_that_scikit_learn_finds(l2: float, weighted: bool) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 200)
+    features = random.normal(size=(200, 6)) * 5 + 3
+    features[:, :3] += 3 * np.eye(3)[labels]
+    features = torch.tensor(features, dtype=torch.float32)
+    offset = torch.tensor([0.0, 1.0, -2.0]) if weighted else torch.zeros(3)
+    head = nn.Linear(6, 3)
+    solve_head(head, features, torch.from_numpy(labels), offset, l2)
+    std = features.std(0)
+    std = std + 1e-3 * std.mean() + 1e-6
+    standardized = (features - features.mean(0)) / std
+    if not weighted:
+        other = linear_model.LogisticRegression(C=1 / (l2 * len(labels)), tol=1e-8, max_iter=1000)
+        other.fit(standardized.numpy(), labels)
+        theirs = torch.tensor(other.predict_proba(standardized.numpy()), dtype=torch.float32)
+        torch.testing.assert_close(head(features).softmax(1), theirs, atol=2e-3, rtol=0)
+    # At the minimum the gradient of the convex objective, the offset included, is zero.
+    weight = (head.weight.detach() * std).requires_grad_()
+    bias = (head.bias + head.weight @ features.mean(0)).detach().requires_grad_()
+    loss = F.cross_entropy(
+        F.linear(standardized, weight, bias) + offset, torch.from_numpy(labels)
+    ) + l2 / 2 * weight.square().sum()  # fmt: skip
+    for gradient in torch.autograd.grad(loss, (weight, bias)):
+        assert gradient.abs().max() < 2e-3
+
+
+def test_a_feature_that_never_fires_stays_out_of_the_head() -> None:
+    features = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    labels = (features[:, 0] > 0).long()
+    features[:, 3] = 0
+    head = nn.Linear(4, 2)
+    solve_head(head, features, labels, torch.zeros(2), 0.01)
+    assert head.weight.isfinite().all()
+    assert head.weight[:, 3].abs().max() < 1e-6
+    assert (head(features).argmax(1) == labels).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 99])
+def test_unfreezing_counts_layers_from_the_end(count: int) -> None:
+    network = create_model("lenet5_dense")
+    unfreeze_last(network, count)
+    layers = [name for name, module in network.named_modules() if list(module.parameters(False))]
+    trained = {name.rpartition(".")[0] for name, p in network.named_parameters() if p.requires_grad}
+    assert trained == set(layers[len(layers) - count :] if count < len(layers) else layers)
+
+
+def test_small_pictures_get_a_small_input(
+    draw_shapes: Draw, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = draw_shapes(tmp_path / "shapes", per_class=6, side=20)
+    settings = {"finetune.unfreeze": 0, "finetune.l2": 0.1}
+    with caplog.at_level("INFO", logger="alexnet"):
+        run = alexnet.finetune(data, tmp_path / "run", settings=settings)
+    assert run.config["input"]["size"] == 127
+    assert "the pictures are small (20 pixels)" in caplog.text
+
+
+def test_weights_of_another_model_are_refused_before_anything_is_written(
+    shapes: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="belong to alexnet_owt"):
+        alexnet.finetune(shapes, tmp_path / "run", model="alexnet")
+    assert not list(tmp_path.glob("run/*"))
