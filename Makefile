@@ -29,7 +29,7 @@ lint: $(VENV)/.dev  ## style, types, and the direction of imports
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.runtime  ## every script in benchmarks/; results in benchmarks/results/
+bench: $(VENV)/.dev  ## every script in benchmarks/; results in benchmarks/results/
 	@set -e; for script in benchmarks/[!_]*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html

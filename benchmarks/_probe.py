@@ -14,6 +14,7 @@ from sklearn.metrics import balanced_accuracy_score
 import alexnet
 from alexnet.data.loader import load_pixels
 from alexnet.data.sources import Pictures
+from alexnet.models.contract import Network
 from alexnet.models.pretrained import load_run
 
 Labeled = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -23,7 +24,11 @@ Labeled = tuple[NDArray[np.float32], NDArray[np.int64]]
 def features(run: Path, pictures: Pictures) -> Labeled:
     """pool5 of the frozen network for pictures prepared as the run prepares them."""
     loaded = load_run(run)
-    frozen = alexnet.create_model("alexnet_owt", "imagenet1k-features", hidden=0).eval()
+    size = loaded.spec.size
+    frozen = alexnet.create_model(
+        "alexnet_owt", "imagenet1k-features", hidden=0, image_size=size
+    ).eval()
+    assert isinstance(frozen, Network)
     pixels = load_pixels(pictures, loaded.spec, train=False)
     parts = [
         frozen.forward_features(loaded.spec.normalize(batch)).flatten(1).numpy()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import _record
 
@@ -22,7 +23,7 @@ SEEDS = (0,)
 
 def main() -> int:
     """Train both; 1 when the claim does not hold."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model in FLOORS:
         for seed in SEEDS:
             with tempfile.TemporaryDirectory() as work:

@@ -19,7 +19,9 @@ SHAPES = ("circle", "cross", "square")
 SMALL: dict[str, Any] = {"training.epochs": 1, "training.batch_size": 8}
 
 
-def draw(folder: Path, per_class: int = 8, side: int = 28, shapes: tuple[str, ...] = SHAPES) -> Path:
+def draw(
+    folder: Path, per_class: int = 8, side: int = 28, shapes: tuple[str, ...] = SHAPES
+) -> Path:
     """Write ``per_class`` PNG pictures of each shape, in random colors, on a noisy ground."""
     random = np.random.default_rng(len(shapes))
     for shape in shapes:

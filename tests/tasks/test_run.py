@@ -173,7 +173,9 @@ def test_a_run_goes_on_as_it_began_only(
 
 @pytest.mark.parametrize("name", ["shapes", "shapes/", "./shapes", "{here}/shapes"])
 def test_a_run_goes_on_with_the_same_folder_however_it_is_called(name: str, here: Path) -> None:
-    assert main(["train", name.format(here=here), "-m", "lenet5_dense", "-o", "run", "--resume"]) == 0
+    assert (
+        main(["train", name.format(here=here), "-m", "lenet5_dense", "-o", "run", "--resume"]) == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,9 @@ def with_entries(**changes: Any) -> Callable[[Path], None]:
 
 
 def with_other_weights(run: Path) -> None:
-    state = {name: tensor.contiguous() for name, tensor in create_model("lenet1989").state_dict().items()}
+    state = {
+        name: tensor.contiguous() for name, tensor in create_model("lenet1989").state_dict().items()
+    }
     save_file(state, run / "model.safetensors")
 
 
@@ -416,9 +420,7 @@ def test_a_folder_of_200_pictures_of_which_20_are_damaged_trains_and_names_all_2
 def test_a_bad_picture_whose_name_is_not_utf_8_is_named(draw_shapes: Draw, tmp_path: Path) -> None:
     data = draw_shapes(tmp_path / "shapes")
     Path(os.fsdecode(os.fsencode(data / "circle") + b"/\xff.jpg")).write_bytes(b"")
-    shutil.copy(
-        data / "circle" / "0.png", os.fsdecode(os.fsencode(data / "circle") + b"/\xfe.png")
-    )
+    shutil.copy(data / "circle" / "0.png", os.fsdecode(os.fsencode(data / "circle") + b"/\xfe.png"))
     run = train(data, "lenet5_dense", out=tmp_path / "run", settings={"training.epochs": 1})
     assert run.metrics["skipped"] == 1
     assert len((run.folder / "bad_images.csv").read_text().splitlines()) == 2

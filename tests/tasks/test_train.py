@@ -38,7 +38,9 @@ MANY_EPOCHS: dict[str, Any] = {
 }
 
 
-def start(data: str | Path, out: Path, settings: dict[str, Any], *more: str) -> subprocess.Popen[str]:
+def start(
+    data: str | Path, out: Path, settings: dict[str, Any], *more: str
+) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "alexnet", "train", str(data), "--model", MODEL, "-o", str(out)]
     for name, value in settings.items():
         line += ["--set", f"{name}={value}"]
@@ -67,7 +69,9 @@ def assert_every_file_is_whole(run: Path) -> None:
         elif path.suffix == ".json":
             assert json.loads(path.read_text())["format_version"] == 1
         elif path.suffix == ".jsonl":
-            assert all(json.loads(line)["format_version"] == 1 for line in path.read_text().splitlines())
+            assert all(
+                json.loads(line)["format_version"] == 1 for line in path.read_text().splitlines()
+            )
         elif path.suffix == ".csv":
             with path.open(newline="") as file:
                 assert next(csv.reader(file)) == ["name", "reason"]

