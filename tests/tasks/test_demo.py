@@ -39,6 +39,9 @@ def test_it_compares_the_two_on_the_same_digits(shown: tuple[Path, dict[str, Any
     assert (result["data"], result["fold"]) == ("mnist-5k", 0)
     lenet, alexnet = result["lenet5"], result["alexnet_owt"]
     assert (lenet["year"], alexnet["year"]) == (1998, 2014)
+    assert (lenet["layers"], alexnet["layers"]) == (7, 6)
+    assert lenet["activation"] != alexnet["activation"]
+    assert lenet["pooling"] != alexnet["pooling"]
     assert lenet["parameters"] == 60_000
     assert lenet["input"] == [1, 32, 32]
     assert alexnet["input"] == [3, 63, 63]
@@ -106,7 +109,7 @@ def test_a_demo_killed_while_its_report_is_written_goes_on(
     assert not list(out.glob(".*"))
 
 
-def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_of_other_things_is_left_alone(small: None, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("precious")
     with pytest.raises(UsageError, match=r"holds other files \(photo\.jpg\): choose another"):
         demo.run_demo(tmp_path)
@@ -114,7 +117,9 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ['{"name": "mine"}', "not JSON"])
-def test_a_demo_json_of_somebody_else_s_is_left_alone(content: str, tmp_path: Path) -> None:
+def test_a_demo_json_of_somebody_else_s_is_left_alone(
+    small: None, content: str, tmp_path: Path
+) -> None:
     (tmp_path / "demo.json").write_text(content)
     (tmp_path / "lenet5").mkdir()
     (tmp_path / "lenet5" / "thesis.txt").write_text("precious")
@@ -124,7 +129,7 @@ def test_a_demo_json_of_somebody_else_s_is_left_alone(content: str, tmp_path: Pa
     assert (tmp_path / "demo.json").read_text() == content
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_no_folder(small: None, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file: choose another folder with -o"):
         demo.run_demo(tmp_path / "file")

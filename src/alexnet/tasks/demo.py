@@ -107,18 +107,31 @@ def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _make_room(out: Path) -> None:
-    if (out / "demo.json").is_file():
+    """Clear an earlier demo away; leave anything else alone."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: choose another folder with -o")
+    if _is_demo(out / "demo.json"):
         for name in ("lenet5", "alexnet_owt"):
             shutil.rmtree(out / name, ignore_errors=True)
         (out / "demo.json").unlink()
-    elif out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: choose another folder with -o")
-    elif out.is_dir():
-        others = [p.name for p in out.iterdir() if p.name not in ("lenet5", "alexnet_owt")]
+    elif out.is_dir():  # nothing, or what a demo leaves that was interrupted
+        expected = ("lenet5", "alexnet_owt", "report.html")
+        names = [p.name for p in out.iterdir()]
+        others = [n for n in names if n not in expected and not n.endswith(".tmp")]
         if others:
             raise UsageError(
                 f"{out} holds other files ({others[0]}): choose another folder with -o"
             )
+    for leftover in out.glob(".*.tmp"):
+        leftover.unlink()
+
+
+def _is_demo(path: Path) -> bool:
+    """Whether a demo wrote this file."""
+    try:
+        return {"lenet5", "alexnet_owt"} <= files.read_json(path).keys()
+    except UsageError:
+        return False
 
 
 def _begun(folder: Path) -> bool:

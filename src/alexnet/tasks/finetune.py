@@ -79,10 +79,12 @@ def finetune(
     if done is not None:
         return done
     record = find_weights(weights, model)
+    features_only = record is not None and record.covers == "features"
     session = Session(plan)
-    session.read_pictures(choose_size(plan, session.splits.train))
-    head = {"hidden": 0} if record is not None and record.covers == "features" else {}
-    session.begin(session.build_network(**head))
+    session.read_pictures(choose_size(plan, session.splits.train, any_size=features_only))
+    network = session.build_network(**({"hidden": 0} if features_only else {}))
+    linear_classifier(network)
+    session.begin(network)
     position = Position()
     if not session.resumable:
         position = fit_head(session)
@@ -91,9 +93,15 @@ def finetune(
     return session.finish(session.fit(position, "finetune") if layers else position)
 
 
-def choose_size(plan: Plan, pictures: Pictures) -> int | None:
-    """The input's side: as set, else small for tiny pictures, else the network's own (None)."""
-    if plan.config.data.image_size is not None:
+def choose_size(plan: Plan, pictures: Pictures, *, any_size: bool) -> int | None:
+    """The input's side: as set, else small for tiny pictures, else the network's own (None).
+
+    Args:
+        plan: what was asked for.
+        pictures: the training part.
+        any_size: whether the weights fit an input of any size, as convolutions do.
+    """
+    if plan.config.data.image_size is not None or not any_size:
         return plan.config.data.image_size
     sample = np.linspace(0, len(pictures) - 1, min(len(pictures), 50)).astype(int)
     median = float(np.median([min(pictures.read(int(index)).shape[:2]) for index in sample]))
@@ -121,7 +129,7 @@ def fit_head(session: Session) -> Position:
     offset = config.training.class_balance * (prior / prior.sum()).log()
     chosen = config.finetune.l2 if config.finetune else None
     candidates: list[tuple[float, float]] = []
-    classifier = _classifier(network)
+    classifier = linear_classifier(network)
     if chosen is None and session.val_pixels is not None:
         for l2 in PENALTIES:
             solve_head(classifier, features, labels, offset, l2)
@@ -165,7 +173,7 @@ def head_features(session: Session, pixels: Pixels, *, mirror: bool) -> tuple[Te
         float32 ``[N or 2N, features]`` on the CPU, and the labels.
     """
     network, spec, runtime = session.network.eval(), session.spec, session.runtime
-    per_picture = 4 * _classifier(network).in_features * (2 if mirror else 1)
+    per_picture = 4 * linear_classifier(network).in_features * (2 if mirror else 1)
     count = min(len(pixels), max(1, HEAD_BYTES // per_picture))
     picked = torch.linspace(0, len(pixels) - 1, count).long()
     margin = (pixels.side - spec.crop) // 2
@@ -237,7 +245,8 @@ def unfreeze_last(network: nn.Module, count: int) -> None:
             parameter.requires_grad = number >= len(layers) - count
 
 
-def _classifier(network: nn.Module) -> nn.Linear:
+def linear_classifier(network: nn.Module) -> nn.Linear:
+    """The network's last layer, or UsageError where it is not a linear one."""
     classifier = network.get_classifier() if isinstance(network, Network) else None
     if not isinstance(classifier, nn.Linear):
         raise UsageError(

@@ -105,7 +105,7 @@ def run_epoch(
     )
     sums = Sums(position.totals, job.runtime.device)
     title = f"epoch {position.epoch + 1}/{config.epochs}"
-    job.network.train()
+    set_training(job.network)
     for pixels, labels, indices in track(job.pixels.batches(plan), title, batches - position.batch):
         step = position.epoch * batches + position.batch
         set_learning_rate(optimizer, learning_rate(step, config.epochs * batches, config))
@@ -129,6 +129,14 @@ def run_epoch(
             checkpoint.save(job.folder.checkpoints, position, job.network, optimizer)
             raise KeyboardInterrupt
     position.totals = sums.to_dict()
+
+
+def set_training(network: nn.Module) -> None:
+    """Training mode, but for batch norms that are frozen: their statistics stay as they are."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.requires_grad:
+            module.eval()
 
 
 def prepare(job: Job, pixels: Tensor, indices: Tensor, epoch: int) -> Tensor:
