@@ -16,6 +16,7 @@ import torch
 from alexnet.errors import UsageError
 from alexnet.models import create_model, input_spec, list_models, model_entry
 from alexnet.spec import IMAGENET_MEAN
+from alexnet.training.recipes import RECIPES
 
 build: Callable[..., Any] = create_model  # networks have more attributes than nn.Module
 
@@ -35,7 +36,7 @@ def test_entries_are_complete(name):
     assert entry.name == name
     for field in dataclasses.fields(entry):
         assert getattr(entry, field.name) not in ("", None), field.name
-    assert entry.recipe == ("lenet-modern" if "lenet" in name[:5] else "alexnet-modern")
+    assert entry.recipe in RECIPES
     assert entry.low_precision_pays is not name.startswith("lenet")
 
 
