@@ -143,7 +143,12 @@ def load_run(source: str | os.PathLike[str], **options: Any) -> LoadedModel:
         raise UsageError(f"{folder} is a file: give a run folder, or its weights to --weights")
     if text.count("/") > 1 or text.startswith((".", "/", "~")):
         raise UsageError(f"no run folder {text}: check the path")
-    return _load_named(get_weights(text))
+    try:
+        return _load_named(get_weights(text))
+    except UsageError as error:
+        if Path(text).name == text and "unknown weights" in str(error):
+            raise UsageError(f"there is no run folder {text!r}, and {error}") from error
+        raise
 
 
 def versions() -> dict[str, str]:
