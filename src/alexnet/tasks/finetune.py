@@ -27,7 +27,8 @@ from alexnet.models.contract import Network
 from alexnet.models.registry import model_entry
 from alexnet.models.weights import find_weights
 from alexnet.progress import log, track
-from alexnet.tasks.run import Plan, Run, Session, finished
+from alexnet.tasks.plan import Plan
+from alexnet.tasks.run import Run, Session, finished
 from alexnet.training.checkpoint import Position
 from alexnet.training.recipes import get_recipe
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from alexnet.data.loader import Pixels, load_pixels
 from alexnet.data.sources import (
     FilePictures,
     Splits,
-    has_mirror_images,
     open_data,
     write_bad_images,
 )
 from alexnet.errors import UsageError
-from alexnet.evaluation.evaluate import same_data, score
+from alexnet.evaluation.evaluate import score
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.models.contract import Network
 from alexnet.models.pretrained import run_config, save_run
@@ -33,11 +31,10 @@ from alexnet.models.weights import find_weights
 from alexnet.progress import log
 from alexnet.runtime import Runtime, resolve
 from alexnet.spec import InputSpec
+from alexnet.tasks.plan import Plan
 from alexnet.tasks.report import write_report
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Position
-from alexnet.training.config import Config, from_dict
-from alexnet.training.folder import RunFolder
 from alexnet.training.loop import Job, diverged, fit
 
 
@@ -54,110 +51,6 @@ class Run:
     folder: Path
     config: dict[str, Any]
     metrics: dict[str, Any]
-
-
-@dataclass
-class Plan:
-    """What was asked for, before anything is built.
-
-    Attributes:
-        task: ``"train"`` or ``"finetune"``.
-        data: a data set's name or a folder.
-        model: the network's name.
-        weights: what it starts from; None is random weights.
-        config: the settings.
-        folder: the run folder.
-        resumed: whether the run goes on.
-    """
-
-    task: str
-    data: str
-    model: str
-    weights: str | None
-    config: Config
-    folder: RunFolder
-    resumed: bool
-
-    @classmethod
-    def make(
-        cls,
-        task: str,
-        data: str | os.PathLike[str],
-        model: str,
-        weights: str | None,
-        config: Config,
-        out: str | os.PathLike[str],
-        *,
-        resume: bool,
-        settings: Mapping[str, Any],
-    ) -> Plan:
-        """Check names and open the run folder; a resumed run keeps the settings it began with.
-
-        Raises:
-            UsageError: an unknown model or setting, a folder that exists, or a resume that asks
-                for something else than the run was started with.
-        """
-        model_entry(model)
-        data = os.fspath(data)
-        folder = RunFolder.open(out, resume=resume) if resume else None
-        if folder is None or not folder.begun:
-            if not has_mirror_images(data):
-                config = config.override({"augment.mirror": 0.0})
-            config = config.override(settings)
-            _check_arguments(config)
-            folder = RunFolder.open(out, resume=resume)
-            return cls(task, data, model, weights, config, folder, False)
-        started, before = _read_start(folder)
-        if same_data(data, started["data"]):
-            data = started["data"]["name"]
-        started["data"] = started["data"]["name"]
-        asked = {"task": task, "data": data, "model": model, "weights": weights}
-        for name, value in asked.items():
-            if value != started[name]:
-                raise UsageError(
-                    f"{folder.path} was started with {name} {started[name]!r}, not {value!r}: "
-                    f"resume with the same, or choose another folder with -o"
-                )
-        if before.override(settings) != before:
-            raise UsageError(
-                f"{folder.path} was started with other settings: resume without --set and "
-                f"--config, or choose another folder with -o"
-            )
-        return cls(task, data, model, weights, before, folder, True)
-
-
-def _check_arguments(config: Config) -> None:
-    """Refuse arguments of the network that the data decide."""
-    for name, instead in (
-        ("num_classes", "it is the number of the data's classes"),
-        ("image_size", "set data.image_size"),
-    ):
-        if name in config.model:
-            raise UsageError(f"model.{name} cannot be set here: {instead}")
-
-
-def _read_start(folder: RunFolder) -> tuple[dict[str, Any], Config]:
-    """What a run was started with, and its settings.
-
-    Raises:
-        UsageError: ``config.json`` is not that of a training.
-    """
-    recorded = folder.read_config()
-    try:
-        config = from_dict(recorded["settings"])
-        config.check()
-        started = {
-            "task": recorded["task"],
-            "data": {**recorded["data"], "name": str(recorded["data"]["name"])},
-            "model": recorded["model"],
-            "weights": recorded["initialized_from"],
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{folder.path / 'config.json'} is not that of a training that can go on "
-            f"({type(error).__name__}: {error}): choose another folder with -o"
-        ) from error
-    return started, config
 
 
 class Session:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet.models.registry import model_entry
-from alexnet.tasks.run import Plan, Run, Session, finished
+from alexnet.tasks.plan import Plan
+from alexnet.tasks.run import Run, Session, finished
 from alexnet.training.checkpoint import Position
 from alexnet.training.recipes import get_recipe
 
