@@ -1,6 +1,6 @@
 """`alexnet finetune` on ten thousand pictures of a folder.
 
-Claim: fine-tuned on 10,000 training pictures of Fashion-MNIST written out as PNG files (the first
+Aim: fine-tuned on 10,000 training pictures of Fashion-MNIST written out as PNG files (the first
 thousand of each class), AlexNet scores at least 0.90 on the 10,000 test pictures.
 
     python benchmarks/finetune_fashion.py

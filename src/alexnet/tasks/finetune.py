@@ -36,6 +36,9 @@ PENALTIES = (0.003, 0.03, 0.3)
 """Penalties on the standardized head that are tried on the validation part."""
 HEAD_BYTES = 2 << 30
 """Features kept for the head take at most this much memory; of more pictures a part is taken."""
+MANY_PICTURES = 5000
+WITH_MANY_PICTURES = {"training.lr": 0.0005, "training.batch_size": 64, "training.epochs": 8}
+"""What changes from that many training pictures on: they can move the features further."""
 SMALL_PICTURE = 64
 """Pictures whose shorter side is at most this (in pixels, the median) are read at SMALL_INPUT."""
 SMALL_INPUT = 127
@@ -55,7 +58,8 @@ def finetune(
 
     Weights that cover the convolutions only get a head of one layer, fc8 on pool5
     (``model.hidden`` chooses another); the input is 224 pixels, or 127 where the pictures are tiny
-    (``data.image_size``).
+    (``data.image_size``). Five thousand training pictures and more are trained on with a larger
+    learning rate, for fewer epochs. What ``settings`` say comes first.
 
     Args:
         data: a folder of class folders or a data set's name.
@@ -82,6 +86,8 @@ def finetune(
     record = find_weights(weights, model)
     features_only = record is not None and record.covers == "features"
     session = Session(plan)
+    if not plan.resumed and len(session.splits.train) >= MANY_PICTURES:
+        plan.config = plan.config.override({**WITH_MANY_PICTURES, **(settings or {})})
     session.read_pictures(choose_size(plan, session.splits.train, any_size=features_only))
     network = session.build_network(**({"hidden": 0} if features_only else {}))
     linear_classifier(network)
