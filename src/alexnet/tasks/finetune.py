@@ -37,8 +37,17 @@ PENALTIES = (0.003, 0.03, 0.3)
 HEAD_BYTES = 2 << 30
 """Features kept for the head take at most this much memory; of more pictures a part is taken."""
 MANY_PICTURES = 5000
-WITH_MANY_PICTURES = {"training.lr": 0.0005, "training.batch_size": 64, "training.epochs": 8}
-"""What changes from that many training pictures on: they can move the features further."""
+WITH_MANY_PICTURES: dict[str, Any] = {
+    "training.lr": 0.001,
+    "training.batch_size": 64,
+    "training.epochs": 8,
+    "augment.rotate": 3.0,
+    "augment.scale": (0.95, 1.1),
+    "augment.aspect": 0.05,
+    "augment.shift": 0.03,
+}
+"""What changes from that many training pictures on: they can move the features further, and are
+various enough to need less augmentation."""
 SMALL_PICTURE = 64
 """Pictures whose shorter side is at most this (in pixels, the median) are read at SMALL_INPUT."""
 SMALL_INPUT = 127
@@ -59,7 +68,7 @@ def finetune(
     Weights that cover the convolutions only get a head of one layer, fc8 on pool5
     (``model.hidden`` chooses another); the input is 224 pixels, or 127 where the pictures are tiny
     (``data.image_size``). Five thousand training pictures and more are trained on with a larger
-    learning rate, for fewer epochs. What ``settings`` say comes first.
+    learning rate, for fewer epochs, and varied less. What ``settings`` say comes first.
 
     Args:
         data: a folder of class folders or a data set's name.

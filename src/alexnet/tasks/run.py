@@ -108,8 +108,10 @@ class Session:
     def read_pictures(self, image_size: int | None) -> None:
         """Settle the network's input and fit the training and validation pictures to it."""
         spec = input_spec(self.plan.model, image_size, self.plan.config.model.get("in_chans"))
-        if self.plan.config.data.fit is not None and spec.pad == 0:
-            spec = spec.replace(fit=self.plan.config.data.fit)
+        wanted = self.plan.config.data.fit
+        if wanted is not None and spec.pad == 0:
+            whole = wanted == "stretch"
+            spec = spec.replace(fit=wanted, resize=spec.crop if whole else spec.resize)
         self.spec = spec
         workers = self.plan.config.data.workers
         self.train_pixels: Pixels = load_pixels(

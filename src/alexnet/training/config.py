@@ -29,8 +29,8 @@ class DataConfig:
 
     Attributes:
         image_size: side of the network's input in pixels; None is the network's own.
-        fit: ``"crop"`` keeps a picture's shape and cuts its center; ``"stretch"``
-            makes it square first and cuts the center of that.
+        fit: ``"crop"`` keeps a picture's shape and cuts its center; ``"stretch"`` makes the whole
+            picture square, so that nothing at its edges is lost.
         val_fraction: share of the training part kept aside to choose the epoch on.
         test_fraction: share of a folder without a ``test`` part that is kept aside and read once.
         fold: which of the five folds of ``mnist-5k`` is the test part.

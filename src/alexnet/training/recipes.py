@@ -86,7 +86,8 @@ def finetune() -> Config:
     convolutions are trained together on varied pictures, as in Kumar et al. 2022 ('Fine-tuning can
     distort pretrained features and underperform out-of-distribution'): a head that fits already
     does not spoil the features. Classes count alike, however few pictures they have. Made for
-    hundreds of pictures; from 5,000 on :func:`alexnet.finetune` takes a larger learning rate.
+    hundreds of pictures; from 5,000 on :func:`alexnet.finetune` takes a larger learning rate and
+    varies the pictures less.
     """
     return Config(
         data=DataConfig(fit="stretch", val_fraction=0.1, test_fraction=0.2),
