@@ -115,6 +115,13 @@ def test_weights_of_another_architecture(run):
         load_run(run)
 
 
+def test_a_class_that_was_deleted_from_the_config(run):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "classes": config["classes"][:2]}))
+    with pytest.raises(UsageError, match=r"config.json names 2 classes for 3 outputs: restore it"):
+        load_run(run)
+
+
 def test_a_newer_format_is_refused(run):
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "format_version": 99}))

@@ -20,10 +20,12 @@ from torch.nn import functional as F
 
 import alexnet
 from alexnet.cli.main import main
+from alexnet.data.fit import fit
 from alexnet.errors import UsageError
 from alexnet.models import create_model, save_run
-from alexnet.tasks.finetune import solve_head, unfreeze_last
+from alexnet.tasks.finetune import solve_head, suited, unfreeze_last
 from alexnet.tasks.run import Run
+from alexnet.training.recipes import get_recipe
 
 Draw = Callable[..., Path]
 
@@ -59,6 +61,28 @@ def test_a_small_folder_is_learned(tuned: Run, shapes: Path) -> None:
     classifier = alexnet.Classifier.load(tuned.folder)
     (answers,) = classifier.predict([shapes / "cross" / "0.png"])
     assert answers[0].label == "cross"
+
+
+def test_the_whole_picture_is_seen_to_its_edges(tuned: Run) -> None:
+    classifier = alexnet.Classifier.load(tuned.folder)
+    wide = np.zeros((90, 200, 3), np.uint8)
+    wide[:, :10], wide[:3] = 255, 255  # left and upper edge
+    square = fit(wide, classifier.spec)
+    assert classifier.spec.fit == "stretch"
+    assert classifier.spec.resize == classifier.spec.crop == 63
+    assert square[0, 30, 0] > 200
+    assert square[0, 0, 30] > 200
+    assert square[0, 30, 30] == 0
+
+
+def test_many_pictures_are_trained_on_faster_unless_told_otherwise() -> None:
+    recipe = get_recipe("finetune")
+    assert suited(recipe, 4999, {}) == recipe
+    asked = {"training.epochs": 3, "augment.scale": (0.8, 1.2)}
+    many = suited(recipe, 5000, asked)
+    assert many.training.lr > recipe.training.lr
+    assert many.augment.rotate < recipe.augment.rotate
+    assert (many.training.epochs, many.augment.scale) == (3, (0.8, 1.2))
 
 
 def test_the_last_layers_change_and_the_others_do_not(tuned: Run) -> None:

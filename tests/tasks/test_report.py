@@ -200,7 +200,9 @@ def test_the_comparison_page(tmp_path: Path) -> None:
     assert page.unnamed == []
     for expected in ("lenet5 against alexnet_owt", "61,100,840", "98.50%", "2.2 min", "3x224x224"):
         assert expected in text
-    assert text.count("<svg") == 2
+    assert text.count("Training loss by epoch: lenet5 from") == 1  # each by its own criterion
+    assert text.count("Training loss by epoch: alexnet_owt from") == 1
+    assert text.count("<svg") == 3
     assert text.count("<figure") == 2
 
 

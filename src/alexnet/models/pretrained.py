@@ -190,6 +190,11 @@ def _load(config_file: Path, tensors: Path) -> LoadedModel:
     network = _build_empty(name, arguments)
     on_meta = any(parameter.is_meta for parameter in network.parameters())
     load_into(network, read_state(tensors), source=str(tensors), assign=on_meta)
+    outputs = getattr(network, "num_classes", None)
+    if classes is not None and isinstance(outputs, int) and len(classes) != outputs:
+        raise UsageError(
+            f"{config_file} names {len(classes)} classes for {outputs} outputs: restore it"
+        )
     known: dict[str, Any] = vars(network)["pretrained_cfg"]
     known |= {"label_names": classes, "input_spec": spec.to_dict()}
     return LoadedModel(network.eval(), classes, spec, config)

@@ -30,6 +30,7 @@ from alexnet.progress import log, track
 from alexnet.tasks.plan import Plan
 from alexnet.tasks.run import Run, Session, finished
 from alexnet.training.checkpoint import Position
+from alexnet.training.config import Config
 from alexnet.training.recipes import get_recipe
 
 PENALTIES = (0.003, 0.03, 0.3)
@@ -95,8 +96,8 @@ def finetune(
     record = find_weights(weights, model)
     features_only = record is not None and record.covers == "features"
     session = Session(plan)
-    if not plan.resumed and len(session.splits.train) >= MANY_PICTURES:
-        plan.config = plan.config.override({**WITH_MANY_PICTURES, **(settings or {})})
+    if not plan.resumed:
+        plan.config = suited(plan.config, len(session.splits.train), settings or {})
     session.read_pictures(choose_size(plan, session.splits.train, any_size=features_only))
     network = session.build_network(**({"hidden": 0} if features_only else {}))
     linear_classifier(network)
@@ -107,6 +108,13 @@ def finetune(
     layers = plan.config.finetune.unfreeze if plan.config.finetune else 0
     unfreeze_last(session.network, layers)
     return session.finish(session.fit(position, "finetune") if layers else position)
+
+
+def suited(config: Config, pictures: int, settings: Mapping[str, Any]) -> Config:
+    """The settings for that many training pictures; what ``settings`` say comes first."""
+    if pictures < MANY_PICTURES:
+        return config
+    return config.override({**WITH_MANY_PICTURES, **settings})
 
 
 def choose_size(plan: Plan, pictures: Pictures, *, any_size: bool) -> int | None:

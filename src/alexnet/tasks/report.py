@@ -274,18 +274,19 @@ def write_comparison(
 
 
 def _compared_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Any]:
-    """Training loss, and top-1 on what each network was chosen by (else on its training part)."""
-    charts = []
-    for fields, title, factor, unit in (
-        (("train_loss",), "Training loss", 1, ""),
-        (("val_top1", "train_top1"), "Top-1", 100, "%"),
-    ):
-        lines = {}
-        for name, history in histories.items():
-            found = (column(history, field, factor) for field in fields)
-            values = next((values for values in found if set(values) - {None}), None)
-            if values:
+    """Top-1 on what each network was chosen by (else on its training part), and training losses.
+
+    Networks may be trained by different criteria, so that each loss has a chart of its own.
+    """
+    lines = {}
+    for name, history in histories.items():
+        for field in ("train_top1", "val_top1"):  # the second wins where there is one
+            values = column(history, field, 100)
+            if set(values) - {None}:
                 lines[name] = values
-        if lines:
-            charts.append(curves(f"compared-{fields[0]}", title, lines, unit=unit))
+    charts = [curves("compared-top1", "Top-1", lines, unit="%")] if lines else []
+    for number, (name, history) in enumerate(histories.items()):
+        losses = column(history, "train_loss")
+        if set(losses) - {None}:
+            charts.append(curves(f"compared-loss-{number}", "Training loss", {name: losses}))
     return charts
