@@ -75,6 +75,13 @@ def test_the_whole_picture_is_seen_to_its_edges(tuned: Run) -> None:
     assert square[0, 30, 30] == 0
 
 
+def test_a_network_with_a_border_sees_the_whole_picture_too(shapes: Path, tmp_path: Path) -> None:
+    settings = {"data.fit": "stretch", "training.epochs": 1}
+    run = alexnet.train(shapes, "lenet5_dense", out=tmp_path / "run", settings=settings)
+    spec = alexnet.Classifier.load(run.folder).spec
+    assert (spec.fit, spec.resize, spec.pad) == ("stretch", 28, 2)
+
+
 def test_many_pictures_are_trained_on_faster_unless_told_otherwise() -> None:
     recipe = get_recipe("finetune")
     assert suited(recipe, 4999, {}) == recipe

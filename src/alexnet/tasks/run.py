@@ -109,9 +109,9 @@ class Session:
         """Settle the network's input and fit the training and validation pictures to it."""
         spec = input_spec(self.plan.model, image_size, self.plan.config.model.get("in_chans"))
         wanted = self.plan.config.data.fit
-        if wanted is not None and spec.pad == 0:
-            whole = wanted == "stretch"
-            spec = spec.replace(fit=wanted, resize=spec.crop if whole else spec.resize)
+        if wanted is not None:
+            resize = spec.crop if wanted == "stretch" else spec.resize
+            spec = spec.replace(fit=wanted, resize=resize)
         self.spec = spec
         workers = self.plan.config.data.workers
         self.train_pixels: Pixels = load_pixels(
