@@ -1,11 +1,13 @@
 """Fine-tune a pretrained network: the folder of photos that becomes a classifier.
 
-Two stages (Kumar et al. 2022, 'Fine-tuning can distort pretrained features and underperform
-out-of-distribution'):
+Three stages, the first two from Kumar et al. 2022 ('Fine-tuning can distort pretrained features and
+underperform out-of-distribution'), the last from Wortsman et al. 2022 ('Robust fine-tuning of
+zero-shot models'):
 
 1. head: the features of every picture and of its mirror image are computed once; the classifier is
    fitted to them, standardized, by L-BFGS; the scaling is folded into its weights.
 2. finetune: the last layers are trained on varied pictures, starting from that head.
+3. average, of few pictures only: the mean of both stages' weights, and the classifier fitted again.
 """
 
 from __future__ import annotations
@@ -25,28 +27,35 @@ from alexnet.data.sources import Pictures
 from alexnet.errors import UsageError
 from alexnet.models.contract import Network
 from alexnet.models.registry import model_entry
+from alexnet.models.state import load_into
 from alexnet.models.weights import find_weights
 from alexnet.progress import log, track
 from alexnet.tasks.plan import Plan
 from alexnet.tasks.run import Run, Session, finished
-from alexnet.training.checkpoint import Position
-from alexnet.training.config import Config
+from alexnet.training.checkpoint import Position, read_weights, set_aside
+from alexnet.training.config import Config, FinetuneConfig
 from alexnet.training.recipes import get_recipe
 
-PENALTIES = (0.003, 0.03, 0.3)
+PENALTIES = (0.003, 0.03, 0.1, 0.3)
 """Penalties on the standardized head that are tried on the validation part."""
+HEAD, TUNED = "head.safetensors", "finetuned.safetensors"
 HEAD_BYTES = 2 << 30
 """Features kept for the head take at most this much memory; of more pictures a part is taken."""
-MANY_PICTURES = 5000
-WITH_MANY_PICTURES: dict[str, Any] = {
-    "training.lr": 0.001,
-    "training.batch_size": 64,
-    "training.epochs": 8,
-    "augment.rotate": 3.0,
-    "augment.scale": (0.95, 1.1),
-    "augment.aspect": 0.05,
-    "augment.shift": 0.03,
-}
+BY_SIZE: tuple[tuple[int, dict[str, Any]], ...] = (
+    (1500, {"finetune.share": 1.0, "training.epochs": 12}),
+    (
+        5000,
+        {
+            "training.lr": 0.001,
+            "training.batch_size": 64,
+            "training.epochs": 8,
+            "augment.rotate": 3.0,
+            "augment.scale": (0.95, 1.1),
+            "augment.aspect": 0.05,
+            "augment.shift": 0.03,
+        },
+    ),
+)
 """What changes from that many training pictures on: they can move the features further, and are
 various enough to need less augmentation."""
 SMALL_PICTURE = 64
@@ -68,8 +77,9 @@ def finetune(
 
     Weights that cover the convolutions only get a head of one layer, fc8 on pool5
     (``model.hidden`` chooses another); the input is 224 pixels, or 127 where the pictures are tiny
-    (``data.image_size``). Five thousand training pictures and more are trained on with a larger
-    learning rate, for fewer epochs, and varied less. What ``settings`` say comes first.
+    (``data.image_size``). With 1,500 training pictures and more the fine-tuned weights are kept as
+    they are, not averaged with the head's; five thousand and more are trained on with a larger
+    learning rate and varied less (:data:`BY_SIZE`). What ``settings`` say comes first.
 
     Args:
         data: a folder of class folders or a data set's name.
@@ -105,16 +115,21 @@ def finetune(
     position = Position()
     if not session.resumable:
         position = fit_head(session)
-    layers = plan.config.finetune.unfreeze if plan.config.finetune else 0
-    unfreeze_last(session.network, layers)
-    return session.finish(session.fit(position, "finetune") if layers else position)
+    told = plan.config.finetune or FinetuneConfig()
+    if not told.unfreeze:
+        return session.finish(position)
+    unfreeze_last(session.network, told.unfreeze)
+    position = session.fit(position, "finetune")
+    averages = told.share < 1 and position.best_epoch >= 0
+    return session.finish(position, (lambda: average(session, told.share)) if averages else None)
 
 
 def suited(config: Config, pictures: int, settings: Mapping[str, Any]) -> Config:
     """The settings for that many training pictures; what ``settings`` say comes first."""
-    if pictures < MANY_PICTURES:
-        return config
-    return config.override({**WITH_MANY_PICTURES, **settings})
+    for least, changes in BY_SIZE:
+        if pictures >= least:
+            config = config.override(changes)
+    return config.override(settings)
 
 
 def choose_size(plan: Plan, pictures: Pictures, *, any_size: bool) -> int | None:
@@ -139,6 +154,34 @@ def choose_size(plan: Plan, pictures: Pictures, *, any_size: bool) -> int | None
 def fit_head(session: Session) -> Position:
     """Fit the classifier on frozen features; its record is the first of the history."""
     began = time.perf_counter()
+    top1, loss = fit_classifier(session)
+    record: dict[str, Any] = {
+        "epoch": 0,
+        "stage": "head",
+        "train_loss": loss,
+        "train_top1": top1,
+        **validated(session),
+    }
+    record["seconds"] = round(time.perf_counter() - began, 3)
+    record["images_per_second"] = round(len(session.train_pixels) / record["seconds"], 1)
+    log.info("head: top-1 %.4f, validation %.4f", top1, record.get("val_top1", 0))
+    balanced = session.plan.config.training.class_balance > 0
+    score = record.get("val_balanced_accuracy" if balanced else "val_top1", float("-inf"))
+    position = Position(history=[record], best_score=score)
+    session.keep(position)
+    set_aside(session.plan.folder.checkpoints / HEAD, session.network)
+    return position
+
+
+def fit_classifier(session: Session) -> tuple[float, float]:
+    """Fit the network's last layer to the training pictures, the other layers as they are.
+
+    The penalty is the one of :data:`PENALTIES` that minimizes the same loss (its classes balanced
+    alike) on the validation part.
+
+    Returns:
+        Top-1 and loss on what it was fitted to.
+    """
     network, classes = session.network, len(session.splits.classes)
     config = session.plan.config
     mirror = config.augment.mirror > 0
@@ -155,39 +198,66 @@ def fit_head(session: Session) -> Position:
     candidates: list[tuple[float, float]] = []
     classifier = linear_classifier(network)
     if chosen is None and session.val_pixels is not None:
+        unseen, truth = head_features(session, session.val_pixels, mirror=False)
         for l2 in PENALTIES:
             solve_head(classifier, features, labels, offset, l2)
-            candidates.append((_score(session), l2))
-        chosen = max(candidates)[1]
+            loss = F.cross_entropy(classify(classifier, unseen) + offset, truth)
+            candidates.append((float(loss), -l2))
+        chosen = -min(candidates)[1]
     solve_head(classifier, features, labels, offset, PENALTIES[1] if chosen is None else chosen)
-    with torch.inference_mode():
-        logits = F.linear(features, classifier.weight.float(), classifier.bias.float())
-        record: dict[str, Any] = {
-            "epoch": 0,
-            "stage": "head",
-            "train_loss": float(F.cross_entropy(logits, labels)),
-            "train_top1": float((logits.argmax(1) == labels).float().mean()),
-        }
-    if session.val_pixels is not None:
-        result = session.validate()
-        record.update(
-            val_loss=result.loss,
-            val_top1=result.top1,
-            val_balanced_accuracy=result.balanced_accuracy,
-        )
-    record["seconds"] = round(time.perf_counter() - began, 3)
-    record["images_per_second"] = round(len(session.train_pixels) / record["seconds"], 1)
-    log.info("head: top-1 %.4f, validation %.4f", record["train_top1"], record.get("val_top1", 0))
-    score = record.get("val_balanced_accuracy" if offset.any() else "val_top1", float("-inf"))
-    position = Position(history=[record], best_score=score)
-    session.keep(position)
-    return position
+    logits = classify(classifier, features)
+    top1 = float((logits.argmax(1) == labels).float().mean())
+    return top1, float(F.cross_entropy(logits, labels))
 
 
-def _score(session: Session) -> float:
+@torch.no_grad()
+def classify(classifier: nn.Linear, features: Tensor) -> Tensor:
+    """The classifier's logits ``[N, K]`` in float32, on the CPU as the features are."""
+    return F.linear(features, classifier.weight.float().cpu(), classifier.bias.float().cpu())
+
+
+def validated(session: Session) -> dict[str, float]:
+    """The network's scores on the validation part, as the history names them."""
+    if session.val_pixels is None:
+        return {}
     result = session.validate()
-    balanced = session.plan.config.training.class_balance > 0
-    return result.balanced_accuracy if balanced else result.top1
+    return {
+        "val_loss": result.loss,
+        "val_top1": result.top1,
+        "val_balanced_accuracy": result.balanced_accuracy,
+    }
+
+
+def average(session: Session, share: float) -> dict[str, float]:
+    """Settle the network between the fitted head and the fine-tuned weights, and fit it again.
+
+    Few pictures leave much to chance: fine-tuned networks differ from one split to the next by more
+    than they gain. The mean of the weights differs less (Wortsman et al. 2022); the classifier
+    fitted again to its features, under a penalty and with the classes balanced, treats small
+    classes better (Kang et al. 2020, 'Decoupling representation and classifier for long-tailed
+    recognition').
+
+    Args:
+        session: whose network has the weights that the fine-tuning kept.
+        share: of the fine-tuned weights in the mean.
+
+    Returns:
+        The scores on the validation part.
+    """
+    network, checkpoints = session.network, session.plan.folder.checkpoints
+    tuned_file = checkpoints / TUNED
+    if not tuned_file.exists():  # else a run is ended again that was killed at its end
+        set_aside(tuned_file, network)
+    head, tuned = read_weights(checkpoints / HEAD), read_weights(tuned_file)
+    mean = {
+        name: torch.lerp(head[name], value, share) if value.is_floating_point() else value
+        for name, value in tuned.items()
+    }
+    load_into(network, mean)
+    fit_classifier(session)
+    scores = validated(session)
+    log.info("average of head and fine-tuned: validation %.4f", scores.get("val_top1", 0))
+    return scores
 
 
 def head_features(session: Session, pixels: Pixels, *, mirror: bool) -> tuple[Tensor, Tensor]:

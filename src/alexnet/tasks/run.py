@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,11 +227,20 @@ class Session:
             )
         )
 
-    def finish(self, position: Position) -> Run:
-        """Load the kept weights, read the test part once, write the metrics and the report."""
+    def finish(
+        self, position: Position, settle: Callable[[], Mapping[str, Any]] | None = None
+    ) -> Run:
+        """Load the kept weights, read the test part once, write the metrics and the report.
+
+        Args:
+            position: at the end of the training.
+            settle: a last change to the kept weights; returns the metrics that it changes. It is
+                done again where a run was killed before its end.
+        """
         folder = self.plan.folder.path
         self.plan.folder.write_history(position.history)
         load_into(self.network, read_state(folder / "model.safetensors"))
+        settled = settle() if settle else {}
         part, pictures = "test", self.splits.test
         if pictures is None:
             part, pictures = ("val", self.splits.val) if self.splits.val else ("train", None)
@@ -251,6 +260,7 @@ class Session:
         metrics = {
             **{f"{part}_{key}": value for key, value in result.to_dict().items() if key in KEPT},
             **{key: value for key, value in kept.items() if key.startswith("val_")},
+            **settled,
             "epoch": kept["epoch"],
             "train_seconds": round(sum(r["seconds"] for r in position.history), 3),
             "skipped": len(self.splits.refused),

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.files import FORMAT_VERSION, atomic_path
+from alexnet.files import FORMAT_VERSION, atomic_path, write_bytes
 from alexnet.progress import log
 
 KEPT = 2
@@ -89,6 +90,24 @@ def _system_error(error: SafetensorError) -> OSError:
     number = re.search(r"os error (\d+)", str(error))
     code = int(number[1]) if number else errno.EIO
     return OSError(code, os.strerror(code))
+
+
+def set_aside(path: Path, network: nn.Module) -> None:
+    """Write the network's weights whole or not at all, as :func:`read_weights` reads them."""
+    state = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    write_bytes(path, serialize(state))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """What :func:`set_aside` wrote.
+
+    Raises:
+        UsageError: not there, or damaged.
+    """
+    try:
+        return load_file(path)
+    except _DAMAGE as error:
+        raise UsageError(f"{path} cannot be read: start again in another run folder") from error
 
 
 def found(folder: Path) -> list[Path]:

@@ -99,11 +99,14 @@ class FinetuneConfig:
         unfreeze: how many of the network's parametrized layers, counted from the end, are trained
             after the head was fitted; 0 stops at the head (a linear probe).
         l2: penalty on the head's weights (for standardized features) while it is fitted alone;
-            None chooses it by cross-validation on the training part.
+            None chooses it on the validation part.
+        share: of the fine-tuned weights in the mean with the head's that is kept in the end; 1
+            keeps the fine-tuned weights as they are.
     """
 
     unfreeze: int = 4
     l2: float | None = None
+    share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,7 @@ class Config:
             ("training.seed", t.seed, 0 <= t.seed < SEEDS, f"from 0 to below {SEEDS}"),
             ("data.seed", d.seed, 0 <= d.seed < SEEDS, f"from 0 to below {SEEDS}"),
             ("finetune.unfreeze", f.unfreeze, f.unfreeze >= 0, "0 or more"),
+            ("finetune.share", f.share, 0 <= f.share <= 1, "from 0 to 1"),
             ("finetune.l2", f.l2, f.l2 is None or 0 <= f.l2 < INFINITE, "0 or more, or none"),
         )
         for name, value, good, wanted in rules:
