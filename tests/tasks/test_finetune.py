@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,12 @@ from torch.nn import functional as F
 import alexnet
 from alexnet.cli.main import main
 from alexnet.data.fit import fit
+from alexnet.data.loader import load_pixels
+from alexnet.data.sources import open_data
 from alexnet.errors import UsageError
 from alexnet.models import create_model, save_run
-from alexnet.tasks.finetune import solve_head, suited, unfreeze_last
+from alexnet.models.pretrained import load_run
+from alexnet.tasks.finetune import PENALTIES, solve_head, suited, unfreeze_last
 from alexnet.tasks.run import Run
 from alexnet.training.recipes import get_recipe
 
@@ -82,14 +86,93 @@ def test_a_network_with_a_border_sees_the_whole_picture_too(shapes: Path, tmp_pa
     assert (spec.fit, spec.resize, spec.pad) == ("stretch", 28, 2)
 
 
-def test_many_pictures_are_trained_on_faster_unless_told_otherwise() -> None:
+def test_more_pictures_are_trained_on_more_boldly_unless_told_otherwise() -> None:
     recipe = get_recipe("finetune")
-    assert suited(recipe, 4999, {}) == recipe
-    asked = {"training.epochs": 3, "augment.scale": (0.8, 1.2)}
+    assert suited(recipe, 1499, {}) == recipe
+    assert recipe.finetune is not None
+    assert recipe.finetune.share == 0.5
+    some = suited(recipe, 1500, {})
+    assert some.finetune is not None
+    assert some.finetune.share == 1.0
+    assert (some.training.lr, some.augment) == (recipe.training.lr, recipe.augment)
+    asked = {"training.epochs": 3, "augment.scale": (0.8, 1.2), "finetune.share": 0.7}
     many = suited(recipe, 5000, asked)
     assert many.training.lr > recipe.training.lr
     assert many.augment.rotate < recipe.augment.rotate
     assert (many.training.epochs, many.augment.scale) == (3, (0.8, 1.2))
+    assert many.finetune is not None
+    assert many.finetune.share == 0.7
+
+
+def test_few_pictures_get_the_mean_of_head_and_fine_tuned(tuned: Run) -> None:
+    kept = load_file(tuned.folder / "model.safetensors")
+    head, fine = (
+        load_file(tuned.folder / "checkpoints" / f"{name}.safetensors")
+        for name in ("head", "finetuned")
+    )
+    for name in CONVOLUTIONS:
+        torch.testing.assert_close(kept[name], (head[name] + fine[name]) / 2)
+    assert not torch.equal(head["conv5.weight"], fine["conv5.weight"])
+    assert not torch.equal(kept["fc8.weight"], (head["fc8.weight"] + fine["fc8.weight"]) / 2)
+    # What the metrics say is what is kept, not what the last epoch was.
+    evaluation = alexnet.evaluate(tuned.folder, str(tuned.config["data"]["folder"]), split="val")
+    assert tuned.metrics["val_loss"] == pytest.approx(evaluation.loss, rel=1e-4)
+
+
+def test_a_share_of_one_keeps_the_fine_tuned_weights(shapes: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "finetune.share": 1.0, "training.keep": "last", "training.epochs": 1}
+    run = alexnet.finetune(shapes, tmp_path / "run", settings=settings)
+    kept = load_file(run.folder / "model.safetensors")
+    (newest,) = (run.folder / "checkpoints").glob("epoch-*")
+    last = load_file(newest)
+    for name, value in kept.items():
+        assert torch.equal(value, last[f"model.{name}"])
+
+
+def test_killed_at_its_very_end_it_is_averaged_once(
+    shapes: Path, tuned: Run, tmp_path: Path
+) -> None:
+    """Between the averaged weights and the line that says 'finished' a run can be killed."""
+    run = tmp_path / "run"
+    shutil.copytree(tuned.folder, run)
+    config = json.loads((run / "config.json").read_text())
+    config["status"] = "running"
+    (run / "config.json").write_text(json.dumps(config))
+    again = alexnet.finetune(shapes, run, resume=True)
+    assert again.metrics["test_loss"] == pytest.approx(tuned.metrics["test_loss"], abs=1e-6)
+    mine, theirs = (load_file(one / "model.safetensors") for one in (run, tuned.folder))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def balanced_loss(run: Run, folder: Path) -> float:
+    """The validation loss with each class counting alike, as Menon et al. write it."""
+    parts = open_data(str(folder), val_fraction=0.3)
+    assert parts.val is not None
+    loaded = load_run(run.folder)
+    pixels = load_pixels(parts.val, loaded.spec, train=False)
+    ((batch, labels, _),) = pixels.batches([torch.arange(len(pixels))])
+    prior = torch.bincount(torch.tensor(parts.train.labels)).float()
+    with torch.inference_mode():
+        logits = loaded.network.eval()(loaded.spec.normalize(batch))
+    return float(F.cross_entropy(logits + (prior / prior.sum()).log(), labels))
+
+
+def test_the_heads_penalty_is_chosen_by_the_loss_that_it_minimizes(
+    shapes: Path, tmp_path: Path
+) -> None:
+    unequal = tmp_path / "unequal"
+    shutil.copytree(shapes, unequal)
+    for number in range(8, 24):
+        (unequal / "cross" / f"{number}.png").unlink()
+    settings = {**SMALL, "finetune.unfreeze": 0, "data.val_fraction": 0.3}
+    chosen = alexnet.finetune(unequal, tmp_path / "chosen", settings=settings)
+    told = {
+        l2: alexnet.finetune(unequal, tmp_path / f"{l2}", settings={**settings, "finetune.l2": l2})
+        for l2 in PENALTIES
+    }
+    best = min(PENALTIES, key=lambda l2: balanced_loss(told[l2], unequal))
+    kept, wanted = (load_file(run.folder / "model.safetensors") for run in (chosen, told[best]))
+    assert torch.equal(kept["fc8.weight"], wanted["fc8.weight"])
 
 
 def test_the_last_layers_change_and_the_others_do_not(tuned: Run) -> None:

@@ -137,6 +137,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "augment.scale": ("0,1", "2,1", "nan,nan"),
     "finetune.unfreeze": (-1,),
     "finetune.l2": (-1, "nan", "inf"),
+    "finetune.share": (-0.1, 1.1),
 }
 
 

@@ -167,7 +167,7 @@ def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
         "train_loss": totals["loss"] / totals["images"],
         "train_top1": totals["right"] / totals["images"],
     }
-    score, tolerance = float(position.epoch), 0.0  # keep="last": a later epoch always wins
+    score, tolerance = position.best_score, 0.0  # keep="last": a later epoch always wins
     if job.validate is not None:
         result = job.validate()
         if not math.isfinite(result.loss):
