@@ -59,8 +59,8 @@ def test_a_small_folder_is_learned(tuned: Run, shapes: Path) -> None:
     assert tuned.config["initialized_from"] == "imagenet1k-features"
     assert tuned.config["arguments"]["hidden"] == 0
     stages = [record["stage"] for record in history(tuned.folder)]
-    assert stages == ["head", "finetune", "finetune", "finetune"]
-    assert [record["epoch"] for record in history(tuned.folder)] == [0, 1, 2, 3]
+    assert stages == ["head", "finetune", "finetune", "finetune", "average"]
+    assert [record["epoch"] for record in history(tuned.folder)] == [0, 1, 2, 3, 4]
     assert history(tuned.folder)[0]["train_top1"] > 0.9
     classifier = alexnet.Classifier.load(tuned.folder)
     (answers,) = classifier.predict([shapes / "cross" / "0.png"])
@@ -140,6 +140,7 @@ def test_killed_at_its_very_end_it_is_averaged_once(
     (run / "config.json").write_text(json.dumps(config))
     again = alexnet.finetune(shapes, run, resume=True)
     assert again.metrics["test_loss"] == pytest.approx(tuned.metrics["test_loss"], abs=1e-6)
+    assert history(run) == history(tuned.folder)
     mine, theirs = (load_file(one / "model.safetensors") for one in (run, tuned.folder))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 

@@ -153,18 +153,7 @@ def choose_size(plan: Plan, pictures: Pictures, *, any_size: bool) -> int | None
 
 def fit_head(session: Session) -> Position:
     """Fit the classifier on frozen features; its record is the first of the history."""
-    began = time.perf_counter()
-    top1, loss = fit_classifier(session)
-    record: dict[str, Any] = {
-        "epoch": 0,
-        "stage": "head",
-        "train_loss": loss,
-        "train_top1": top1,
-        **validated(session),
-    }
-    record["seconds"] = round(time.perf_counter() - began, 3)
-    record["images_per_second"] = round(len(session.train_pixels) / record["seconds"], 1)
-    log.info("head: top-1 %.4f, validation %.4f", top1, record.get("val_top1", 0))
+    record = {"epoch": 0, **fit_classifier(session, "head")}
     balanced = session.plan.config.training.class_balance > 0
     score = record.get("val_balanced_accuracy" if balanced else "val_top1", float("-inf"))
     position = Position(history=[record], best_score=score)
@@ -173,21 +162,27 @@ def fit_head(session: Session) -> Position:
     return position
 
 
-def fit_classifier(session: Session) -> tuple[float, float]:
+def fit_classifier(session: Session, stage: str) -> dict[str, Any]:
     """Fit the network's last layer to the training pictures, the other layers as they are.
 
     The penalty is the one of :data:`PENALTIES` that minimizes the same loss (its classes balanced
     alike) on the validation part.
 
+    Args:
+        session: with the network, which is changed.
+        stage: what this part of the training is called.
+
     Returns:
-        Top-1 and loss on what it was fitted to.
+        Its record for the history, without the epoch.
     """
+    began = time.perf_counter()
     network, classes = session.network, len(session.splits.classes)
     config = session.plan.config
     mirror = config.augment.mirror > 0
     features, labels = head_features(session, session.train_pixels, mirror=mirror)
     log.info(
-        "head: %d features of %d pictures%s",
+        "%s: %d features of %d pictures%s",
+        stage,
         features.shape[1],
         len(session.train_pixels),
         " and their mirror images" if mirror else "",
@@ -206,8 +201,24 @@ def fit_classifier(session: Session) -> tuple[float, float]:
         chosen = -min(candidates)[1]
     solve_head(classifier, features, labels, offset, PENALTIES[1] if chosen is None else chosen)
     logits = classify(classifier, features)
-    top1 = float((logits.argmax(1) == labels).float().mean())
-    return top1, float(F.cross_entropy(logits, labels))
+    record: dict[str, Any] = {
+        "stage": stage,
+        "train_loss": float(F.cross_entropy(logits, labels)),
+        "train_top1": float((logits.argmax(1) == labels).float().mean()),
+    }
+    if session.val_pixels is not None:
+        result = session.validate()
+        record.update(
+            val_loss=result.loss,
+            val_top1=result.top1,
+            val_balanced_accuracy=result.balanced_accuracy,
+        )
+    record["seconds"] = round(time.perf_counter() - began, 3)
+    record["images_per_second"] = round(len(session.train_pixels) / record["seconds"], 1)
+    log.info(
+        "%s: top-1 %.4f, validation %.4f", stage, record["train_top1"], record.get("val_top1", 0)
+    )
+    return record
 
 
 @torch.no_grad()
@@ -216,19 +227,7 @@ def classify(classifier: nn.Linear, features: Tensor) -> Tensor:
     return F.linear(features, classifier.weight.float().cpu(), classifier.bias.float().cpu())
 
 
-def validated(session: Session) -> dict[str, float]:
-    """The network's scores on the validation part, as the history names them."""
-    if session.val_pixels is None:
-        return {}
-    result = session.validate()
-    return {
-        "val_loss": result.loss,
-        "val_top1": result.top1,
-        "val_balanced_accuracy": result.balanced_accuracy,
-    }
-
-
-def average(session: Session, share: float) -> dict[str, float]:
+def average(session: Session, share: float) -> dict[str, Any]:
     """Settle the network between the fitted head and the fine-tuned weights, and fit it again.
 
     Few pictures leave much to chance: fine-tuned networks differ from one split to the next by more
@@ -242,7 +241,7 @@ def average(session: Session, share: float) -> dict[str, float]:
         share: of the fine-tuned weights in the mean.
 
     Returns:
-        The scores on the validation part.
+        Its record for the history, without the epoch.
     """
     network, checkpoints = session.network, session.plan.folder.checkpoints
     tuned_file = checkpoints / TUNED
@@ -254,10 +253,7 @@ def average(session: Session, share: float) -> dict[str, float]:
         for name, value in tuned.items()
     }
     load_into(network, mean)
-    fit_classifier(session)
-    scores = validated(session)
-    log.info("average of head and fine-tuned: validation %.4f", scores.get("val_top1", 0))
-    return scores
+    return fit_classifier(session, "average")
 
 
 def head_features(session: Session, pixels: Pixels, *, mirror: bool) -> tuple[Tensor, Tensor]:

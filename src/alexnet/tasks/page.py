@@ -17,7 +17,7 @@ import alexnet
 from alexnet.files import write_text
 from alexnet.tasks.charts import curves, data_uri, filter_bitmap
 
-STAGES = {"train": "training", "head": "head", "finetune": "fine-tuning"}
+STAGES = {"train": "training", "head": "head", "finetune": "fine-tuning", "average": "average"}
 """What a stage of ``metrics.jsonl`` is called in a chart."""
 
 

@@ -227,20 +227,21 @@ class Session:
             )
         )
 
-    def finish(
-        self, position: Position, settle: Callable[[], Mapping[str, Any]] | None = None
-    ) -> Run:
+    def finish(self, position: Position, settle: Callable[[], dict[str, Any]] | None = None) -> Run:
         """Load the kept weights, read the test part once, write the metrics and the report.
 
         Args:
             position: at the end of the training.
-            settle: a last change to the kept weights; returns the metrics that it changes. It is
+            settle: a last change to the kept weights; returns its record for the history. It is
                 done again where a run was killed before its end.
         """
-        folder = self.plan.folder.path
-        self.plan.folder.write_history(position.history)
+        folder, history = self.plan.folder.path, position.history
         load_into(self.network, read_state(folder / "model.safetensors"))
-        settled = settle() if settle else {}
+        kept = next(r for r in history if r["epoch"] == position.best_epoch + 1)
+        if settle:
+            kept = {"epoch": history[-1]["epoch"] + 1, **settle()}
+            history = [*history, kept]
+        self.plan.folder.write_history(history)
         part, pictures = "test", self.splits.test
         if pictures is None:
             part, pictures = ("val", self.splits.val) if self.splits.val else ("train", None)
@@ -256,13 +257,11 @@ class Session:
         )
         if not math.isfinite(result.loss):
             raise diverged(self.plan.config.training, f"on the {part} part")
-        kept = next(r for r in position.history if r["epoch"] == position.best_epoch + 1)
         metrics = {
             **{f"{part}_{key}": value for key, value in result.to_dict().items() if key in KEPT},
             **{key: value for key, value in kept.items() if key.startswith("val_")},
-            **settled,
-            "epoch": kept["epoch"],
-            "train_seconds": round(sum(r["seconds"] for r in position.history), 3),
+            "epoch": position.best_epoch + 1,
+            "train_seconds": round(sum(r["seconds"] for r in history), 3),
             "skipped": len(self.splits.refused),
         }
         files.write_json(folder / "evaluation.json", {"part": part, **result.to_dict()})
@@ -271,7 +270,7 @@ class Session:
             folder / "report.html",
             title=f"{self.plan.model} on {Path(self.plan.data).name}",
             config={**config, "status": "finished"},
-            history=position.history,
+            history=history,
             evaluation=result,
             network=self.network,
         )
