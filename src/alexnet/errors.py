@@ -14,6 +14,8 @@ class AlexnetError(Exception):
     """Base of every error that a user can cause; its text is one line with the fix."""
 
     exit_code = 3
+    told = False
+    """Whether another process of the same run tells the user."""
 
 
 class UsageError(AlexnetError, ValueError):

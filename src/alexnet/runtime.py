@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 # Threads that wait for each other must sleep, not spin: on processors that other programs use as
 # well, spinning makes a small network's step up to a hundred times slower. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+import torch.distributed as dist
 
-from alexnet.errors import UsageError
+from alexnet.errors import AlexnetError, FailedError, UsageError
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Result = TypeVar("Result")
+
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp64": torch.float64,
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Runtime:
 
     Attributes:
         device: the torch device.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``: what matrix products are computed in.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``: what matrix products are computed in;
+            ``"fp64"`` holds the weights in double precision as well, to check others against.
         threads: CPU threads of one operation.
         rank: this process's number, from 0.
         world_size: how many processes work together.
@@ -46,10 +55,15 @@ class Runtime:
         return _DTYPES[self.precision]
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """A context in which matrix products run in this precision; weights stay float32."""
-        if self.precision == "fp32":
+        """A context in which matrix products run in this precision; weights stay as they are."""
+        if self.precision in ("fp32", "fp64"):
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """What weights, inputs and the loss are held in: float32, or float64 for ``fp64``."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -58,11 +72,13 @@ class Runtime:
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
         """``tensor`` (``[N, C, H, W]``) on this device, in this layout."""
-        return tensor.to(self.device, non_blocking=True, memory_format=self.memory_format)
+        return tensor.to(
+            self.device, self.weights_dtype, non_blocking=True, memory_format=self.memory_format
+        )
 
     def place_network(self, network: torch.nn.Module) -> torch.nn.Module:
         """``network`` moved to this device, in this layout."""
-        return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        return network.to(self.device, self.weights_dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -89,8 +105,8 @@ def resolve(device: str = "auto", precision: str = "auto", *, large: bool = True
 
     Args:
         device: ``"auto"`` (a GPU where there is one, else the CPU) or a torch device name.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``. ``auto`` takes bf16 where the
-            hardware computes in it and the network is large enough to gain by it.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"fp64"``. ``auto`` takes bf16
+            where the hardware computes in it and the network is large enough to gain by it.
         large: False for a network as small as LeNet: casts and layouts would only slow it, and on a
             busy processor threads that wait for each other do so many times over.
 
@@ -101,15 +117,15 @@ def resolve(device: str = "auto", precision: str = "auto", *, large: bool = True
     if precision == "auto":
         precision = "bf16" if large and has_fast_bf16(chosen) else "fp32"
     if precision not in _DTYPES:
-        raise UsageError(f"unknown precision {precision!r}: choose auto, fp32, bf16 or fp16")
+        raise UsageError(f"unknown precision {precision!r}: choose auto, fp32, bf16, fp16 or fp64")
     if precision == "fp16" and chosen.type == "cpu":
         raise UsageError("precision 'fp16' needs a GPU: use 'bf16' or 'fp32' on a processor")
     return Runtime(
         device=chosen,
         precision=precision,
         threads=torch.get_num_threads() if large else 1,
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        rank=rank(),
+        world_size=world_size(),
         channels_last=large,
     )
 
@@ -149,3 +165,126 @@ def seed_draws(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def rank() -> int:
+    """This process's number among those that ``torchrun`` started, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes ``torchrun`` started, on all machines together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_world_size() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and speaks to the user."""
+    return rank() == 0
+
+
+def launch() -> str | None:
+    """What tells one call of ``torchrun`` from another; None without it."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"none-{os.getppid()}" if name == "none" else name
+
+
+def is_restart() -> bool:
+    """Whether ``torchrun`` started this process again after one was lost."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """While entered, the processes that ``torchrun`` started can work together.
+
+    With one process it does nothing. Tensors on a GPU travel by NCCL, those on the CPU by gloo.
+
+    Raises:
+        FailedError: another process went away.
+    """
+    if world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        _join()
+        yield
+    except RuntimeError as error:
+        if isinstance(error, AlexnetError) or not _is_lost(error):
+            raise
+        raise FailedError(
+            f"process {rank()} of {world_size()} lost another one (what stopped that one is "
+            "printed above or in its own log): torchrun --max-restarts goes on by itself, else --resume"
+        ) from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join() -> None:
+    """Find the other processes.
+
+    torchrun lets its workers meet in a store of its own, which after a restart still holds the
+    addresses of those that are gone (PyTorch's issue 135712). On one machine each start has a part
+    of the store to itself; on several, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1``.
+    """
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not shared or local_world_size() != world_size():
+        dist.init_process_group(backend)
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"start {start}", dist.TCPStore(host, port, is_master=False))
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    """Whether an error comes from a connection to another process."""
+    said = str(error).lower()
+    signs = ("connection closed", "connection reset", "broken pipe", "gloo", "nccl", "timed out")
+    return isinstance(error, dist.DistError) or any(sign in said for sign in signs)
+
+
+def on_main(work: Callable[[], Result]) -> Result:
+    """Let the main process do something and tell the others its result, or its error.
+
+    Args:
+        work: called in the main process only; what it returns is pickled on the way to the others.
+
+    Raises:
+        AlexnetError: what ``work`` raised; in the other processes marked as ``told`` already.
+    """
+    if not dist.is_initialized():
+        return work()
+    outcome: list[Any] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = work()
+        except AlexnetError as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        outcome[1].told = not is_main()
+        raise outcome[1]
+    result: Result = outcome[0]
+    return result
+
+
+def wait_for_all() -> None:
+    """Return when every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def add_up(tensor: torch.Tensor) -> torch.Tensor:
+    """Replace ``tensor`` by its sum over all processes, and return it."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor

@@ -28,6 +28,7 @@ from alexnet.cli.summary import summary
 from alexnet.cli.train import train
 from alexnet.cli.weights import weights
 from alexnet.errors import AlexnetError, FailedError, UsageError
+from alexnet.progress import speaks
 
 HELP = """
 AlexNet and LeNet: the exact networks, and a folder of photos made into a classifier.
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; ``sys.argv``'s by default.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not speaks():  # of the processes that torchrun started, one prints
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     _prepare_streams(debug="--debug" in words)
     try:
         code = app([STANDARD_INPUT if word == "-" else word for word in words])
@@ -112,6 +115,8 @@ def _failed(error: BaseException, words: list[str]) -> int:
     if "--debug" in words:
         traceback.print_exception(error)
     text, code = _explain(error, words)
+    if getattr(error, "told", False):
+        return code
     print(f"alexnet: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
     return code
 
@@ -146,7 +151,11 @@ def _explain_use(error: CycloptsError, words: list[str]) -> str:
 
 def _interrupted(words: list[str]) -> int:
     """Say in one line how to go on after Ctrl-C."""
-    if words and words[0] in _RESUMABLE:
+    if not speaks():
+        return 130
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        line = "interrupted; go on with the same command and --resume"
+    elif words and words[0] in _RESUMABLE:
         again = words if "--resume" in words else [*words, "--resume"]
         line = f"interrupted; go on with: alexnet {shlex.join(again)}"
     else:

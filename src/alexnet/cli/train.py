@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ def train(
     out: Annotated[Path, Parameter(alias="-o")],
     model: Annotated[str, Parameter(alias="-m")] = "lenet5",
     recipe: str | None = None,
+    parallel: Literal["ddp", "hybrid", "towers"] | None = None,
     resume: bool = False,
     settings: Settings = Settings(),
     common: Common = Common(),
@@ -29,6 +30,7 @@ def train(
 
         alexnet train mnist-5k --model lenet5 -o runs/digits
         alexnet train photos/ --model alexnet_bn -o runs/photos --set training.epochs=30
+        torchrun --nproc-per-node 2 -m alexnet train photos/ --model alexnet -o runs/photos
 
     Args:
         data: mnist-5k (bundled), mnist, fashion-mnist, cifar10 and others by name, or a folder with
@@ -36,12 +38,13 @@ def train(
         out: The run folder to write; one that exists is refused without --resume.
         model: A name of 'alexnet models', or torchvision:NAME or timm:NAME.
         recipe: How to train; the model's own by default.
+        parallel: How the processes that torchrun started share a step: ddp (each takes pictures),
+            hybrid (and fc6 to fc8 are divided among them) or towers (two processes, a tower each).
         resume: Go on where an interrupted run stopped.
     """
     from alexnet import train as run_training
     from alexnet.cli.run import show_run
 
-    run = run_training(
-        data, model=model, recipe=recipe, out=out, resume=resume, settings=settings.read()
-    )
+    told = settings.read() | ({"training.parallel": parallel} if parallel else {})
+    run = run_training(data, model=model, recipe=recipe, out=out, resume=resume, settings=told)
     show_run(run, data, as_json=common.json)

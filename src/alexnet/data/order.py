@@ -3,10 +3,7 @@
 Nothing here has a state: the order of an epoch is a function of (seed, epoch), a draw a function of
 (seed, epoch, index of the picture, number of the draw). So a run resumes from one number, and
 neither the size of a batch nor the number of workers or processes changes what is drawn.
-
-The function is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-generators", figure 17) used as a hash of counters. It is the same on every device, platform and
-version of PyTorch.
+The function is that of :mod:`alexnet.chance`.
 """
 
 from __future__ import annotations
@@ -16,12 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the step between two counters
-_FIRST = 0xBF58476D1CE4E5B9
-_SECOND = 0x94D049BB133111EB
-
-_ORDER, _DRAWS = 1, 2  # one stream a purpose, so that the two never share a number
+from alexnet.chance import DRAWS, GOLDEN, ORDER, hash64, shifted, signed, stream_key
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -32,7 +24,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
         ``epoch`` alone.
     """
     # A bijection of the counter: no two keys are equal, so the order has no ties to break.
-    return hash64(stream_key(_ORDER, seed, epoch), torch.arange(count)).argsort()
+    return hash64(stream_key(ORDER, seed, epoch), torch.arange(count)).argsort()
 
 
 def epoch_batches(
@@ -72,50 +64,9 @@ def draws(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
     Returns:
         float32 ``[B, count]``, uniform in [0, 1), on the device of ``indices``.
     """
-    pictures = hash64(stream_key(_DRAWS, seed, epoch), indices)
+    pictures = hash64(stream_key(DRAWS, seed, epoch), indices)
     numbers = hash64(
-        0, pictures[:, None] + _signed(_GOLDEN) * torch.arange(1, count + 1, device=indices.device)
+        0, pictures[:, None] + signed(GOLDEN) * torch.arange(1, count + 1, device=indices.device)
     )
     # The upper 24 bits: every float32 of the form k / 2^24, each equally likely.
-    return _shifted(numbers, 40).to(torch.float32) * 2.0**-24
-
-
-def stream_key(*parts: int) -> int:
-    """One 64-bit key for a stream of numbers, from any whole numbers (negative ones too)."""
-    key = 0
-    for part in parts:
-        key = _mixed((key + _GOLDEN + (part & _MASK)) & _MASK)
-        key = _mixed((key ^ (part >> 64 & _MASK)) & _MASK)
-    return key
-
-
-def hash64(key: int, counters: Tensor) -> Tensor:
-    """SplitMix64's output for each counter of a stream: a bijection of the counters.
-
-    Args:
-        key: of the stream, from :func:`stream_key`.
-        counters: int64, any shape.
-
-    Returns:
-        int64 of the same shape: 64 well mixed bits.
-    """
-    bits = counters * _signed(_GOLDEN) + _signed(key)
-    bits = (bits ^ _shifted(bits, 30)) * _signed(_FIRST)
-    bits = (bits ^ _shifted(bits, 27)) * _signed(_SECOND)
-    return bits ^ _shifted(bits, 31)
-
-
-def _mixed(bits: int) -> int:
-    bits = ((bits ^ bits >> 30) * _FIRST) & _MASK
-    bits = ((bits ^ bits >> 27) * _SECOND) & _MASK
-    return bits ^ bits >> 31
-
-
-def _signed(bits: int) -> int:
-    """The int64 with the same 64 bits: torch has no arithmetic on uint64."""
-    return bits - (1 << 64) if bits >> 63 else bits
-
-
-def _shifted(bits: Tensor, places: int) -> Tensor:
-    """A logical shift to the right: torch's copies the sign, so its bits are masked off."""
-    return (bits >> places) & ((1 << (64 - places)) - 1)
+    return shifted(numbers, 40).to(torch.float32) * 2.0**-24

@@ -6,9 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from alexnet.data.order import hash64, stream_key
-
-_SPLIT, _FOLDS, _CLASSES = 3, 4, 5  # streams of their own, see order.py
+from alexnet.chance import CLASSES, FOLDS, SPLIT, hash64, stream_key
 
 
 def stratified_split(
@@ -35,8 +33,8 @@ def stratified_split(
         raise ValueError(f"fraction={fraction} must lie between 0 and 1")
     values = np.asarray(labels, dtype=np.int64).reshape(-1)
     present, sizes = np.unique(values, return_counts=True)
-    quotas = _quotas(sizes, fraction, _ranks(len(present), _CLASSES, seed))
-    ranks = _ranks(len(values), _SPLIT, seed)
+    quotas = _quotas(sizes, fraction, _ranks(len(present), CLASSES, seed))
+    ranks = _ranks(len(values), SPLIT, seed)
     held_out = np.zeros(len(values), dtype=bool)
     for value, quota in zip(present, quotas, strict=True):
         members = np.flatnonzero(values == value)
@@ -63,7 +61,7 @@ def _quotas(
 def stratified_folds(labels: ArrayLike, folds: int, seed: int) -> NDArray[np.int64]:
     """The fold of each picture, int64 ``[N]``: classes are dealt out evenly to the folds."""
     values = np.asarray(labels, dtype=np.int64)
-    ranks = _ranks(len(values), _FOLDS, seed)
+    ranks = _ranks(len(values), FOLDS, seed)
     assigned = np.empty(len(values), dtype=np.int64)
     for value in np.unique(values):
         members = np.flatnonzero(values == value)

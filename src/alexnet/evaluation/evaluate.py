@@ -16,7 +16,7 @@ from alexnet.evaluation.metrics import Evaluation, Mistake, Tally
 from alexnet.models.pretrained import load_run
 from alexnet.models.registry import model_entry
 from alexnet.progress import log, track
-from alexnet.runtime import Runtime, resolve
+from alexnet.runtime import Runtime, add_up, on_main, process_group, resolve
 from alexnet.spec import InputSpec
 
 Split = Literal["auto", "train", "val", "test"]
@@ -69,10 +69,23 @@ def evaluate(
     """
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
+    with process_group():
+        return _evaluate(model, data, split, batch_size, device, precision, mistakes)
+
+
+def _evaluate(
+    model: str | Path | Scorable,
+    data: str | Path,
+    split: Split,
+    batch_size: int,
+    device: str,
+    precision: str,
+    mistakes: int,
+) -> Evaluation:
     loaded: Scorable = load_run(str(model)) if isinstance(model, str | Path) else model
     entry = model_entry(str(getattr(loaded.network, "model_name", "")))
     runtime = resolve(device, precision, large=entry.low_precision_pays)
-    splits = _open_as_trained(str(data), loaded.config)
+    splits = on_main(lambda: _open_as_trained(str(data), loaded.config))
     pictures = _part(splits, split)
     pixels = load_pixels(pictures, loaded.spec, train=False)
     classes = _names_of_outputs(loaded, pictures)
@@ -100,11 +113,16 @@ def score(
     mistakes: int = 0,
     skipped: Sequence[BadImage] = (),
 ) -> Evaluation:
-    """Score ``network`` on pictures already fitted to its input; exact for any batch size."""
+    """Score ``network`` on pictures already fitted to its input; exact for any batch size.
+
+    Where torchrun started several processes, all of them call it together with the same weights:
+    each takes its share of the pictures, and every one gets the whole result.
+    """
     network.eval()
     tally = Tally(len(classes))
     confidence, taken_for = torch.zeros(len(pixels)), torch.zeros(len(pixels), dtype=torch.int64)
-    plan = torch.arange(len(pixels)).split(batch_size)
+    mine = torch.arange(runtime.rank, len(pixels), runtime.world_size)
+    plan = mine.split(batch_size) if len(mine) else ()
     with torch.inference_mode(), runtime.active():
         for batch, labels, indices in track(pixels.batches(plan), "evaluating", len(plan)):
             inputs = runtime.place(spec.normalize(batch.to(runtime.device)))
@@ -113,6 +131,8 @@ def score(
             tally.add(logits, labels.to(logits.device))
             best = logits.softmax(1).max(1)
             confidence[indices], taken_for[indices] = best.values.cpu(), best.indices.cpu()
+    tally.add_up()
+    add_up(confidence), add_up(taken_for)
     worst = _worst(confidence, taken_for, pixels.labels, mistakes)
     shown = [_mistake(pixels, int(i), confidence, taken_for, classes) for i in worst]
     return Evaluation.from_tally(tally, classes, mistakes=tuple(shown), skipped=tuple(skipped))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet.data.sources import BadImage
+from alexnet.runtime import add_up
 
 
 class Tally:
@@ -43,6 +44,13 @@ class Tally:
         self.loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
         pairs = (labels * num_classes + best[:, 0]).cpu()
         self.confusion += torch.bincount(pairs, minlength=num_classes**2).view_as(self.confusion)
+
+    def add_up(self) -> None:
+        """Add what the other processes counted; all of them call it together."""
+        counts = torch.tensor([self.images, self.right1, self.right5])
+        self.images, self.right1, self.right5 = add_up(counts).tolist()
+        self.loss = float(add_up(torch.tensor(self.loss, dtype=torch.float64)))
+        add_up(self.confusion)
 
 
 @dataclass(frozen=True)

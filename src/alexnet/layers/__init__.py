@@ -2,6 +2,7 @@
 
 from alexnet.layers.activation import ACTIVATIONS, Activation, ScaledTanh
 from alexnet.layers.choice import check_at_least, check_choice, check_probability
+from alexnet.layers.dropout import Dropout, ScaledAt, number_masks
 from alexnet.layers.lenet import (
     EuclideanRBF,
     SparseConv2d,
@@ -17,9 +18,11 @@ from alexnet.layers.lrn import LocalResponseNorm, SpatialResponseNorm, local_res
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "Dropout",
     "EuclideanRBF",
     "LocalResponseNorm",
     "LocallyConnected2d",
+    "ScaledAt",
     "ScaledTanh",
     "SparseConv2d",
     "SpatialResponseNorm",
@@ -31,5 +34,6 @@ __all__ = [
     "digit_codes",
     "local_response_norm",
     "map_loss",
+    "number_masks",
     "random_codes",
 ]

@@ -33,11 +33,12 @@ from torch import nn
 from alexnet.layers import (
     ACTIVATIONS,
     Activation,
+    Dropout,
     LocalResponseNorm,
+    ScaledAt,
     SpatialResponseNorm,
     check_at_least,
     check_choice,
-    check_probability,
 )
 from alexnet.models.contract import Network, Step
 
@@ -68,6 +69,8 @@ class AlexNet(Network):
             activation (convolutions then have no bias), or ``"none"``.
         pooling: ``"overlapping"`` (max 3/2), ``"plain"`` (max 2/2) or ``"average"`` (3/2).
         dropout: probability of dropping a unit of fc6 and fc7.
+        dropout_scaled_at: ``"training"``, as is the habit, or ``"test"``, as in the paper (section
+            4.2) and its code: see :class:`alexnet.layers.Dropout`.
         dropout_position: ``"after"`` each of fc6 and fc7, as in the paper, or ``"before"``, as in
             torchvision's network.
         hidden: units of fc6 and of fc7; 0 leaves both out, and fc8 reads pool5 (the network for
@@ -100,6 +103,7 @@ class AlexNet(Network):
         norm: Norm = "lrn",
         pooling: Pooling = "overlapping",
         dropout: float = 0.5,
+        dropout_scaled_at: ScaledAt = "training",
         dropout_position: Literal["after", "before"] = "after",
         hidden: int = 4096,
         preset: Preset = "paper",
@@ -114,7 +118,6 @@ class AlexNet(Network):
         check_choice("init", init, ("paper", "default"))
         check_choice("dropout_position", dropout_position, ("after", "before"))
         check_choice("groups", groups, (1, 2))
-        check_probability(dropout=dropout)
         self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
         self.num_features = widths[4]
         self.norm, self.preset, self.dropout_position = norm, preset, dropout_position
@@ -146,10 +149,10 @@ class AlexNet(Network):
         if hidden:
             self.fc6 = nn.Linear(flat, hidden)
             self.act6 = act()
-            self.drop6 = nn.Dropout(dropout)
+            self.drop6 = Dropout(dropout, dropout_scaled_at)
             self.fc7 = nn.Linear(hidden, hidden)
             self.act7 = act()
-            self.drop7 = nn.Dropout(dropout)
+            self.drop7 = Dropout(dropout, dropout_scaled_at)
         self.fc8 = nn.Linear(self.head_hidden_size, num_classes)
         self.init = init
         if init == "paper":

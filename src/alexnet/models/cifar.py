@@ -7,6 +7,7 @@ from torch import nn
 from alexnet.layers import (
     ACTIVATIONS,
     Activation,
+    Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
     check_at_least,
@@ -88,7 +89,7 @@ class AlexNetCifar(Network):
         self.act3 = act()
         self.local4 = LocallyConnected2d(64, 32, side, 3, padding=1)
         self.act4 = act()
-        self.drop4 = nn.Dropout(dropout)
+        self.drop4 = Dropout(dropout)
         self.fc5 = nn.Linear(self.head_hidden_size, num_classes)
 
     def steps(self) -> list[Step]:

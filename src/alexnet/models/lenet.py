@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from alexnet.layers import (
     ACTIVATIONS,
     Activation,
+    Dropout,
     EuclideanRBF,
     ScaledTanh,
     SparseConv2d,
@@ -174,7 +175,7 @@ class LeNet5Dense(Network):
         self.act5 = act()
         self.f6 = nn.Linear(120, 84)
         self.act6 = act()
-        self.drop6 = nn.Dropout(dropout)
+        self.drop6 = Dropout(dropout)
         self.output = nn.Linear(84, num_classes)
 
     def steps(self) -> list[Step]:

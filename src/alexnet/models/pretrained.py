@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from alexnet import files
 from alexnet.errors import UsageError
 from alexnet.models.hub import PREFIX, hub_file
 from alexnet.models.registry import create_model, input_spec
-from alexnet.models.state import load_into, read_state
+from alexnet.models.state import load_into, read_state, write_state
 from alexnet.models.weights import TENSORS, Weights, get_weights
 from alexnet.spec import InputSpec
 
@@ -106,9 +105,7 @@ def save_run(folder: str | os.PathLike[str], network: nn.Module, **about: Any) -
         FailedError: no space on the disk.
     """
     config = run_config(network, **about)
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    header = {"format": "pt", "format_version": str(files.FORMAT_VERSION)}
-    files.write_bytes(Path(folder) / TENSORS, save(state, metadata=header))
+    write_state(Path(folder) / TENSORS, network)
     files.write_json(Path(folder) / CONFIG, config)
 
 

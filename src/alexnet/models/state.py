@@ -1,4 +1,4 @@
-"""State dicts: read from files, freed of wrappers, converted, and put into networks."""
+"""State dicts: read from files and written, freed of wrappers, converted, and put into networks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
+from alexnet.files import FORMAT_VERSION, write_bytes
 
 # torchvision's alexnet: the places of its convolutions in `features`, its linear layers in
 # `classifier`.
@@ -48,6 +49,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0] if str(error) else "it ends too early"
         raise UsageError(f"{path} is damaged ({reason}): get it again") from error
     return unwrap(content, str(path))
+
+
+def write_state(path: Path, network: nn.Module) -> None:
+    """Write a network's state dict as safetensors, whole or not at all.
+
+    Raises:
+        UsageError: a folder that cannot be written to.
+        FailedError: no space on the disk.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    header = {"format": "pt", "format_version": str(FORMAT_VERSION)}
+    write_bytes(path, save(state, metadata=header))
 
 
 def unwrap(content: Any, source: str) -> dict[str, Tensor]:

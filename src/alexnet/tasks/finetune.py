@@ -27,12 +27,13 @@ from alexnet.data.sources import Pictures
 from alexnet.errors import UsageError
 from alexnet.models.contract import Network
 from alexnet.models.registry import model_entry
-from alexnet.models.state import load_into
+from alexnet.models.state import load_into, read_state, write_state
 from alexnet.models.weights import find_weights
 from alexnet.progress import log, track
+from alexnet.runtime import is_main, process_group, wait_for_all
 from alexnet.tasks.plan import Plan
 from alexnet.tasks.run import Run, Session, finished
-from alexnet.training.checkpoint import Position, read_weights, set_aside
+from alexnet.training.checkpoint import Position
 from alexnet.training.config import Config, FinetuneConfig
 from alexnet.training.recipes import get_recipe
 
@@ -96,9 +97,22 @@ def finetune(
         UsageError: a wrong name, value, file or folder.
         FailedError: no space on the disk, or a loss that is no longer a number.
     """
+    with process_group():
+        return _finetune(data, out, model, weights, resume=resume, settings=settings or {})
+
+
+def _finetune(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    model: str,
+    weights: str,
+    *,
+    resume: bool,
+    settings: Mapping[str, Any],
+) -> Run:
     config = get_recipe("finetune")
     plan = Plan.make(
-        "finetune", data, model, weights, config, out, resume=resume, settings=settings or {}
+        "finetune", data, model, weights, config, out, resume=resume, settings=settings
     )
     done = finished(plan)
     if done is not None:
@@ -107,7 +121,7 @@ def finetune(
     features_only = record is not None and record.covers == "features"
     session = Session(plan)
     if not plan.resumed:
-        plan.config = suited(plan.config, len(session.splits.train), settings or {})
+        plan.config = suited(plan.config, len(session.splits.train), settings)
     session.read_pictures(choose_size(plan, session.splits.train, any_size=features_only))
     network = session.build_network(**({"hidden": 0} if features_only else {}))
     linear_classifier(network)
@@ -157,8 +171,9 @@ def fit_head(session: Session) -> Position:
     balanced = session.plan.config.training.class_balance > 0
     score = record.get("val_balanced_accuracy" if balanced else "val_top1", float("-inf"))
     position = Position(history=[record], best_score=score)
-    session.keep(position)
-    set_aside(session.plan.folder.checkpoints / HEAD, session.network)
+    if is_main():
+        session.keep(position)
+        write_state(session.plan.folder.checkpoints / HEAD, session.network)
     return position
 
 
@@ -245,9 +260,10 @@ def average(session: Session, share: float) -> dict[str, Any]:
     """
     network, checkpoints = session.network, session.plan.folder.checkpoints
     tuned_file = checkpoints / TUNED
-    if not tuned_file.exists():  # else a run is ended again that was killed at its end
-        set_aside(tuned_file, network)
-    head, tuned = read_weights(checkpoints / HEAD), read_weights(tuned_file)
+    if is_main() and not tuned_file.exists():  # else a run is ended again, killed at its end
+        write_state(tuned_file, network)
+    wait_for_all()
+    head, tuned = read_state(checkpoints / HEAD), read_state(tuned_file)
     mean = {
         name: torch.lerp(head[name], value, share) if value.is_floating_point() else value
         for name, value in tuned.items()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from alexnet.data.sources import has_mirror_images
 from alexnet.errors import UsageError
 from alexnet.evaluation.evaluate import same_data
 from alexnet.models.registry import model_entry
+from alexnet.runtime import is_restart, launch, on_main
 from alexnet.training.config import Config, from_dict
 from alexnet.training.folder import RunFolder
 
@@ -52,12 +54,34 @@ class Plan:
     ) -> Plan:
         """Check names and open the run folder; a resumed run keeps the settings it began with.
 
+        Where torchrun started several processes, the main one does it for all of them; started
+        again by torchrun after a process was lost, a run goes on by itself.
+
         Raises:
             UsageError: an unknown model or setting, a folder that exists, or a resume that asks
                 for something else than the run was started with.
         """
+        return on_main(
+            lambda: cls._make(
+                task, os.fspath(data), model, weights, config, out,
+                resume=resume or _goes_on(out), settings=settings,
+            )
+        )  # fmt: skip
+
+    @classmethod
+    def _make(
+        cls,
+        task: str,
+        data: str,
+        model: str,
+        weights: str | None,
+        config: Config,
+        out: str | os.PathLike[str],
+        *,
+        resume: bool,
+        settings: Mapping[str, Any],
+    ) -> Plan:
         model_entry(model)
-        data = os.fspath(data)
         folder = RunFolder.open(out, resume=resume) if resume else None
         if folder is None or not folder.begun:
             if not has_mirror_images(data):
@@ -83,6 +107,12 @@ class Plan:
                 f"--config, or choose another folder with -o"
             )
         return cls(task, data, model, weights, before, folder, True)
+
+
+def _goes_on(out: str | os.PathLike[str]) -> bool:
+    """Whether this very call of torchrun began the run in ``out`` and lost a process meanwhile."""
+    folder = RunFolder(Path(out))
+    return is_restart() and folder.begun and folder.read_config().get("launch") == launch()
 
 
 def _check_arguments(config: Config) -> None:

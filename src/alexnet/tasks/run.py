@@ -29,7 +29,7 @@ from alexnet.models.registry import create_model, input_spec, model_entry
 from alexnet.models.state import load_into, read_state
 from alexnet.models.weights import find_weights
 from alexnet.progress import log
-from alexnet.runtime import Runtime, resolve
+from alexnet.runtime import Runtime, is_main, launch, on_main, resolve, wait_for_all
 from alexnet.spec import InputSpec
 from alexnet.tasks.plan import Plan
 from alexnet.tasks.report import write_report
@@ -74,18 +74,24 @@ class Session:
             config.training.precision,
             large=model_entry(plan.model).low_precision_pays,
         )
-        self.splits: Splits = open_data(
-            plan.data,
-            seed=config.data.seed,
-            fold=config.data.fold,
-            val_fraction=config.data.val_fraction,
-            test_fraction=config.data.test_fraction,
-        )
-        write_bad_images(plan.folder.path / "bad_images.csv", self.splits.refused)
+        self.splits: Splits = on_main(self._open)
         self._say_what_was_found()
         self.network: nn.Module = nn.Identity()
         self.spec: InputSpec = InputSpec()
         self.val_pixels: Pixels | None = None
+
+    def _open(self) -> Splits:
+        """Look at the data, and list what was refused."""
+        told = self.plan.config.data
+        splits = open_data(
+            self.plan.data,
+            seed=told.seed,
+            fold=told.fold,
+            val_fraction=told.val_fraction,
+            test_fraction=told.test_fraction,
+        )
+        write_bad_images(self.plan.folder.path / "bad_images.csv", splits.refused)
+        return splits
 
     def _say_what_was_found(self) -> None:
         splits = self.splits
@@ -137,6 +143,7 @@ class Session:
             },
             "settings": self.plan.config.to_dict(),
             "runtime": self.runtime.to_dict(),
+            "launch": launch(),
         }
 
     def build_network(self, **defaults: Any) -> nn.Module:
@@ -164,7 +171,7 @@ class Session:
         self.network = self.runtime.place_network(network)
         if self.plan.resumed:
             self._check_unchanged()
-        else:
+        elif is_main():
             content = run_config(
                 self.network,
                 classes=self.splits.classes,
@@ -230,12 +237,15 @@ class Session:
     def finish(self, position: Position, settle: Callable[[], dict[str, Any]] | None = None) -> Run:
         """Load the kept weights, read the test part once, write the metrics and the report.
 
+        Several processes share the test part; the main one writes.
+
         Args:
             position: at the end of the training.
             settle: a last change to the kept weights; returns its record for the history. It is
                 done again where a run was killed before its end.
         """
         folder, history = self.plan.folder.path, position.history
+        wait_for_all()  # until the main process has written what it kept
         load_into(self.network, read_state(folder / "model.safetensors"))
         kept = next(r for r in history if r["epoch"] == position.best_epoch + 1)
         if settle:
@@ -264,6 +274,13 @@ class Session:
             "train_seconds": round(sum(r["seconds"] for r in history), 3),
             "skipped": len(self.splits.refused),
         }
+        return on_main(lambda: self._write_result(part, result, metrics, history))
+
+    def _write_result(
+        self, part: str, result: Evaluation, metrics: dict[str, Any], history: list[dict[str, Any]]
+    ) -> Run:
+        """Write the evaluation, the report, and last what says that the run is finished."""
+        folder = self.plan.folder.path
         files.write_json(folder / "evaluation.json", {"part": part, **result.to_dict()})
         config = {**files.read_json(folder / "config.json"), "metrics": metrics}
         write_report(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet.models.registry import model_entry
+from alexnet.runtime import process_group
 from alexnet.tasks.plan import Plan
 from alexnet.tasks.run import Run, Session, finished
 from alexnet.training.checkpoint import Position
@@ -23,6 +24,8 @@ def train(
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train a network from random weights and write a run folder.
+
+    Started by torchrun, all processes call it and train the network together.
 
     Args:
         data: a data set's name or a folder of class folders (see
@@ -41,13 +44,14 @@ def train(
         FailedError: no space on the disk, or a loss that is no longer a number.
     """
     config = get_recipe(recipe or model_entry(model).recipe)
-    plan = Plan.make(
-        "train", data, model, None, config, out, resume=resume, settings=settings or {}
-    )
-    done = finished(plan)
-    if done is not None:
-        return done
-    session = Session(plan)
-    session.read_pictures(plan.config.data.image_size)
-    session.begin(session.build_network())
-    return session.finish(session.fit(Position(), "train"))
+    with process_group():
+        plan = Plan.make(
+            "train", data, model, None, config, out, resume=resume, settings=settings or {}
+        )
+        done = finished(plan)
+        if done is not None:
+            return done
+        session = Session(plan)
+        session.read_pictures(plan.config.data.image_size)
+        session.begin(session.build_network())
+        return session.finish(session.fit(Position(), "train"))

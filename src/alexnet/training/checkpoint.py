@@ -2,27 +2,29 @@
 
 A training needs the weights, the optimizer's buffers and its position (epoch and batch) to go on:
 the order of the pictures, their augmentation and dropout are functions of the seed and the
-position. A file is written whole or not at all, and the one before the newest is kept.
+position. A file is written whole or not at all, carries a checksum of all that is in it, and the
+one before the newest is kept.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from safetensors.torch import save as serialize
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from alexnet.errors import UsageError
-from alexnet.files import FORMAT_VERSION, atomic_path, write_bytes
+from alexnet.files import FORMAT_VERSION, atomic_path
 from alexnet.progress import log
 
 KEPT = 2
@@ -36,7 +38,8 @@ class Position:
     Attributes:
         epoch: the epoch that is going on, or comes next, from 0.
         batch: batches of it that are done.
-        totals: sums over those batches (loss, right answers, pictures, seconds).
+        totals: sums over those batches: ``seconds``, and for each process its ``loss``, ``right``
+            answers and ``images``.
         history: a record for each finished epoch, the lines of metrics.jsonl.
         best_epoch: the epoch whose weights are kept; -1 before the first.
         best_score: its score on the validation part.
@@ -45,44 +48,68 @@ class Position:
 
     epoch: int = 0
     batch: int = 0
-    totals: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = -1
     best_score: float = float("-inf")
     finished: bool = False
 
 
-def save(
-    folder: Path,
-    position: Position,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> Path:
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint holds.
+
+    Attributes:
+        position: where the training stood.
+        tensors: all of them, by name.
+        numbers: what is no tensor, in JSON types.
+    """
+
+    position: Position
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+def save(folder: Path, snapshot: Snapshot) -> Path:
     """Write a checkpoint and remove all but the newest :data:`KEPT`."""
-    tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
-    state = optimizer.state_dict()
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, values in state["state"].items():
-        for key, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
-            else:
-                numbers.setdefault(str(index), {})[key] = value
+    position = snapshot.position
+    copies = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
+    state = json.dumps({"position": vars(position), "numbers": snapshot.numbers})
     header = {
-        "format_version": FORMAT_VERSION,
-        "position": vars(position),
-        "optimizer": {"groups": state["param_groups"], "numbers": numbers},
+        "format_version": str(FORMAT_VERSION),
+        "state": state,
+        "sha256": _checksum(state, copies),
     }
-    copies = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
     path = folder / f"epoch-{position.epoch:04d}-batch-{position.batch:06d}.safetensors"
     with atomic_path(path) as temporary:
         try:
-            save_file(copies, temporary, metadata={"state": json.dumps(header)})
+            save_file(_unshared(copies), temporary, metadata=header)
         except SafetensorError as error:
             raise _system_error(error) from error
     for old in found(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of which no two lie in the same memory, which the format does not allow."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        start = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if start in seen else tensor
+        seen.add(start)
+    return result
+
+
+def _checksum(state: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the header's text and of every tensor's name, shape, type and bytes."""
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _system_error(error: SafetensorError) -> OSError:
@@ -92,37 +119,14 @@ def _system_error(error: SafetensorError) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def set_aside(path: Path, network: nn.Module) -> None:
-    """Write the network's weights whole or not at all, as :func:`read_weights` reads them."""
-    state = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    write_bytes(path, serialize(state))
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """What :func:`set_aside` wrote.
-
-    Raises:
-        UsageError: not there, or damaged.
-    """
-    try:
-        return load_file(path)
-    except _DAMAGE as error:
-        raise UsageError(f"{path} cannot be read: start again in another run folder") from error
-
-
 def found(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, oldest first."""
     paths = folder.glob("epoch-*.safetensors")
     return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)])
 
 
-def load_newest(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> Position | None:
-    """Restore the newest readable checkpoint; a damaged one is named and the one before is used.
-
-    Returns:
-        The position, or None where there is no checkpoint.
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole; damaged ones are named and passed over.
 
     Raises:
         UsageError: there are checkpoints, and none can be read.
@@ -130,10 +134,12 @@ def load_newest(
     paths = found(folder)
     for path in reversed(paths):
         try:
-            return _load(path, network, optimizer)
+            read(path)
         except _DAMAGE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             log.warning("checkpoint %s is damaged (%s): using the one before", path, reason)
+        else:
+            return path
     if paths:
         raise UsageError(
             f"no checkpoint in {folder} can be read: start again in another run folder"
@@ -141,34 +147,16 @@ def load_newest(
     return None
 
 
-def _load(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    state: dict[int, dict[str, Any]] = {
-        int(index): dict(values) for index, values in header["optimizer"]["numbers"].items()
-    }
-    weights: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            index, _, key = rest.partition(".")
-            state.setdefault(int(index), {})[key] = value
-        else:
-            weights[rest] = value
-    network.load_state_dict(weights)
-    optimizer.load_state_dict({"state": state, "param_groups": header["optimizer"]["groups"]})
-    _lay_out(optimizer)
-    return Position(**header["position"])
+def read(path: Path) -> Snapshot:
+    """Read a checkpoint.
 
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give the optimizer's buffers the memory layout of their parameters.
-
-    A file keeps no layout, and fused kernels walk through a parameter and its buffers as they lie
-    in memory: with a parameter in ``channels_last`` they would take other elements' momentum.
+    Raises:
+        SafetensorError, OSError, KeyError, TypeError, ValueError: it is damaged.
     """
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if _checksum(header["state"], tensors) != header["sha256"]:
+        raise ValueError("its checksum is another")
+    state = json.loads(header["state"])
+    return Snapshot(Position(**state["position"]), tensors, state["numbers"])

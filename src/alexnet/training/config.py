@@ -7,6 +7,7 @@ fields. Layers and models never see these objects: they take plain arguments.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tomllib
 import types
 import typing
@@ -53,39 +54,73 @@ class TrainingConfig:
 
     Attributes:
         epochs: passes over the training part.
-        batch_size: pictures a step.
-        optimizer: ``"sgd"`` (with ``momentum``) or ``"adamw"``.
+        batch_size: pictures a step, over all processes.
+        micro_batch: pictures that go through the network at once in each process; a larger share
+            of the batch is gone through in parts whose gradients are added up. 0 does not divide.
+        parallel: how processes share a step: ``"ddp"`` (each takes pictures), ``"hybrid"`` (and
+            fc6 to fc8 are divided; Krizhevsky 2014) or ``"towers"`` (two, a tower each; 2012).
+        optimizer: ``"sgd"``, ``"paper"`` (the update rule of Krizhevsky et al. 2012, section 5,
+            which keeps the rate inside the momentum), ``"adamw"`` or ``"lars"`` (You et al. 2017;
+            timm's).
         lr: the largest learning rate.
         momentum: of SGD.
         nesterov: SGD looks ahead.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW).
-        schedule: ``"cosine"`` to zero, ``"constant"``, or ``"step"`` (a tenth at 1/3 and 2/3).
+        decay: ``"all"`` parameters, or ``"weights"``: biases and normalizations do not decay.
+        bias_lr: a rate of the biases' own, constant throughout and without decay; 0 has none.
+        trust: LARS's coefficient.
+        schedule: ``"cosine"`` or ``"poly"`` (see ``power``) to zero, ``"constant"``, ``"step"`` (a
+            tenth at 1/3 and 2/3), ``"milestones"`` (a tenth after each of those epochs), or
+            ``"plateau"`` (a tenth when the validation score has not risen for ``plateau`` epochs).
+        power: of the polynomial schedule.
+        milestones: epochs after which the rate falls to a tenth.
+        plateau: epochs without a better validation score after which the rate falls.
+        drops: how often it falls; training ends at the next plateau.
         warmup: share of the steps over which the rate rises from zero.
+        stem_epochs: after which epoch the first layer's rate becomes ``stem_lr``, and after which
+            it is not trained any more; 0, 0 is never.
+        stem_lr: see ``stem_epochs``.
         clip_norm: largest norm of the gradient of all weights together; 0 does not clip.
         label_smoothing: share of each target spread evenly over the classes.
         class_balance: 0 treats every picture alike, 1 every class alike (logit adjustment,
             Menon et al. 2021, 'Long-tail learning via logit adjustment', equation 10).
+        ema: decay of a running average of the weights, which is then what is validated and kept;
+            0 keeps none.
         keep: the weights that are kept: ``"best"`` on the validation part, or ``"last"``.
         patience: epochs without a better one before stopping early; 0 never stops early.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        checkpoint_minutes: time between checkpoints within an epoch.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"fp64"`` to check others.
         device: ``"auto"`` or a torch device.
         seed: of the weights, the order, augmentation and dropout.
     """
 
     epochs: int = 20
     batch_size: int = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    micro_batch: int = 0
+    parallel: Literal["ddp", "hybrid", "towers"] = "ddp"
+    optimizer: Literal["sgd", "paper", "adamw", "lars"] = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0005
-    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    decay: Literal["all", "weights"] = "all"
+    bias_lr: float = 0.0
+    trust: float = 0.001
+    schedule: Literal["cosine", "constant", "step", "milestones", "poly", "plateau"] = "cosine"
+    power: float = 2.0
+    milestones: tuple[int, ...] = ()
+    plateau: int = 5
+    drops: int = 3
     warmup: float = 0.05
+    stem_epochs: tuple[int, int] = (0, 0)
+    stem_lr: float = 1e-5
     clip_norm: float = 0.0
     label_smoothing: float = 0.0
     class_balance: float = 0.0
+    ema: float = 0.0
     keep: Literal["best", "last"] = "last"
     patience: int = 0
+    checkpoint_minutes: float = 10.0
     precision: Precision = "auto"
     device: str = "auto"
     seed: int = 0
@@ -194,6 +229,32 @@ class Config:
                 "0 or more",
             ),
             ("training.patience", t.patience, t.patience >= 0, "0 or more"),
+            ("training.micro_batch", t.micro_batch, t.micro_batch >= 0, "0 or more"),
+            ("training.bias_lr", t.bias_lr, 0 <= t.bias_lr < INFINITE, "0 or more"),
+            ("training.trust", t.trust, 0 < t.trust < INFINITE, "above 0"),
+            ("training.power", t.power, 0 < t.power < INFINITE, "above 0"),
+            (
+                "training.milestones",
+                t.milestones,
+                all(early < late for early, late in itertools.pairwise((0, *t.milestones))),
+                "epochs from 1, each later than the one before",
+            ),
+            ("training.plateau", t.plateau, t.plateau >= 1, "at least 1"),
+            ("training.drops", t.drops, t.drops >= 0, "0 or more"),
+            (
+                "training.stem_epochs",
+                t.stem_epochs,
+                t.stem_epochs == (0, 0) or 0 < t.stem_epochs[0] <= t.stem_epochs[1],
+                "two epochs, the second not before the first, or 0,0",
+            ),
+            ("training.stem_lr", t.stem_lr, 0 < t.stem_lr < INFINITE, "above 0"),
+            ("training.ema", t.ema, 0 <= t.ema < 1, "from 0 to below 1"),
+            (
+                "training.checkpoint_minutes",
+                t.checkpoint_minutes,
+                0 < t.checkpoint_minutes < INFINITE,
+                "above 0",
+            ),
             ("data.val_fraction", d.val_fraction, 0 <= d.val_fraction < 1, "from 0 to below 1"),
             ("data.test_fraction", d.test_fraction, 0 <= d.test_fraction < 1, "from 0 to below 1"),
             ("data.workers", d.workers, d.workers >= 0, "0 or more"),
@@ -210,14 +271,16 @@ class Config:
 
 def from_dict(content: Mapping[str, Any]) -> Config:
     """The inverse of :meth:`Config.to_dict`."""
-    parts: dict[str, Any] = dict(content)
-    augment: dict[str, Any] = dict(parts["augment"])
-    augment["scale"] = tuple(augment["scale"])  # JSON has lists only
+    parts = {
+        section: {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        for section, fields in content.items()
+        if fields is not None
+    }
     return Config(
-        model=dict(parts["model"]),
+        model=dict(content["model"]),
         data=DataConfig(**parts["data"]),
         training=TrainingConfig(**parts["training"]),
-        augment=AugmentConfig(**augment),
+        augment=AugmentConfig(**parts["augment"]),
         finetune=FinetuneConfig(**parts["finetune"]) if parts.get("finetune") else None,
     )
 
@@ -261,6 +324,9 @@ def convert(name: str, value: Any, hint: Any) -> Any:
         return value
     if origin is tuple:
         parts = value.split(",") if isinstance(value, str) else value
+        if choices[-1] is Ellipsis and isinstance(parts, list | tuple):  # as many as are given
+            parts = [part for part in parts if part != ""]
+            return tuple(convert(name, part, choices[0]) for part in parts)
         if not isinstance(parts, list | tuple) or len(parts) != len(choices):
             raise UsageError(
                 f"{name} is {value!r}: give {len(choices)} values with a comma between"

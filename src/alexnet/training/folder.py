@@ -12,6 +12,7 @@ from typing import Any
 
 from alexnet.errors import UsageError
 from alexnet.files import FORMAT_VERSION, read_json, write_error, write_text
+from alexnet.runtime import is_main
 
 CONFIG = "config.json"
 PROBE = ".writable"
@@ -75,13 +76,21 @@ class RunFolder:
         return read_json(self.path / CONFIG)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
-        """Write ``metrics.jsonl``: one line an epoch."""
+        """Write ``metrics.jsonl``, one line an epoch, in the main process."""
+        if not is_main():
+            return
         lines = (json.dumps({"format_version": FORMAT_VERSION, **record}) for record in history)
         write_text(self.path / "metrics.jsonl", "".join(f"{line}\n" for line in lines))
 
     @contextlib.contextmanager
     def tensorboard(self, history: list[dict[str, Any]]) -> Iterator[Any]:
-        """A TensorBoard writer that starts with ``history``; a resumed run has no double lines."""
+        """A TensorBoard writer that starts with ``history``; a resumed run has no double lines.
+
+        None in other processes than the main one.
+        """
+        if not is_main():
+            yield None
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         folder = self.path / "tensorboard"
@@ -103,7 +112,9 @@ def _occupied(folder: Path, names: set[str]) -> bool:
 
 
 def write_scalars(writer: Any, record: dict[str, Any]) -> None:
-    """Send an epoch's numbers to TensorBoard."""
+    """Send an epoch's numbers to TensorBoard; a writer that is None is passed over."""
+    if writer is None:
+        return
     for name, value in record.items():
         if isinstance(value, int | float) and name != "epoch":
             writer.add_scalar(name.replace("_", "/", 1), value, record["epoch"])

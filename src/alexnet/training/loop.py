@@ -16,20 +16,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.data.augment import AugmentConfig, augment
+from alexnet.data.augment import AugmentConfig
 from alexnet.data.loader import Pixels
 from alexnet.data.order import epoch_batches
 from alexnet.errors import FailedError
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.progress import log, track
-from alexnet.runtime import Runtime, seed_draws
+from alexnet.runtime import Runtime, is_main, on_main
 from alexnet.spec import InputSpec
 from alexnet.training import checkpoint
-from alexnet.training.checkpoint import Position
+from alexnet.training.checkpoint import Position, Snapshot
 from alexnet.training.config import TrainingConfig
 from alexnet.training.folder import RunFolder, write_scalars
-from alexnet.training.interrupt import Interrupt
-from alexnet.training.optim import build_loss, build_optimizer, learning_rate, set_learning_rate
+from alexnet.training.interrupt import CHECKPOINT, NOTHING, STOP, Agreement, Interrupt
+from alexnet.training.optim import build_loss, learning_rate, plateaus, set_rates
+from alexnet.training.share import share_of
+from alexnet.training.sharing import share_work
+from alexnet.training.state import TrainingState
+from alexnet.training.step import Stepper, set_training
+from alexnet.training.sums import Sums, total
+from alexnet.training.traffic import bytes_sent, data_parallel_bytes
 
 CHECK_EVERY = 50  # batches between looks at the loss, each of which waits for the device
 
@@ -68,6 +74,8 @@ class Job:
 def fit(job: Job) -> Position:
     """Train from ``job.position`` (or from the newest checkpoint) to the end.
 
+    Where torchrun started several processes, all of them call it, and only the main one writes.
+
     Returns:
         The position at the end, with the history of all epochs.
 
@@ -75,82 +83,124 @@ def fit(job: Job) -> Position:
         FailedError: the loss is no longer a number.
         KeyboardInterrupt: Ctrl-C; a checkpoint of this very batch was written before.
     """
-    optimizer = build_optimizer(job.network.parameters(), job.training)
-    position = checkpoint.load_newest(job.folder.checkpoints, job.network, optimizer)
-    position = job.position if position is None else position
-    with (
-        job.runtime.active(),
-        job.folder.tensorboard(position.history) as board,
-        Interrupt() as interrupt,
-    ):
-        while not position.finished:
-            run_epoch(job, optimizer, position, interrupt)
-            record = finish_epoch(job, position)
-            write_scalars(board, record)
-            checkpoint.save(job.folder.checkpoints, position, job.network, optimizer)
-        if interrupt.requested:  # in the last epoch's validation
-            raise KeyboardInterrupt
-    return position
+    return _Training(job).run()
 
 
-def run_epoch(
-    job: Job, optimizer: torch.optim.Optimizer, position: Position, interrupt: Interrupt
-) -> None:
-    """Go through the training pictures once, from ``position.batch`` on."""
-    config, count = job.training, len(job.pixels)
-    batches = math.ceil(count / config.batch_size)
-    loss_of = build_loss(job.network, config, class_counts(job.pixels, job.network))
-    plan = epoch_batches(
-        count, config.batch_size, config.seed, position.epoch, first=position.batch, drop_last=False
-    )
-    sums = Sums(position.totals, job.runtime.device)
-    title = f"epoch {position.epoch + 1}/{config.epochs}"
-    set_training(job.network)
-    for pixels, labels, indices in track(job.pixels.batches(plan), title, batches - position.batch):
-        step = position.epoch * batches + position.batch
-        set_learning_rate(optimizer, learning_rate(step, config.epochs * batches, config))
-        seed_draws(config.seed * 1_000_003 + step, job.runtime.device)  # dropout masks
-        inputs = prepare(job, pixels, indices, position.epoch)
-        labels = labels.to(job.runtime.device, non_blocking=True)
-        with job.runtime.autocast():
-            logits = job.network(inputs)
-        loss = loss_of(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip_norm:
-            nn.utils.clip_grad_norm_(job.network.parameters(), config.clip_norm)
-        optimizer.step()
-        sums.add(loss.detach(), logits.detach(), labels)
-        position.batch += 1
-        if position.batch % CHECK_EVERY == 0 or position.batch == batches:
-            sums.check(config, position)
-        if interrupt.requested:
-            position.totals = sums.to_dict()
-            checkpoint.save(job.folder.checkpoints, position, job.network, optimizer)
-            raise KeyboardInterrupt
-    position.totals = sums.to_dict()
+class _Training:
+    """A training under way.
 
+    Attributes:
+        job: what it was given.
+        state: what moves.
+        position: where it stands.
+    """
 
-def set_training(network: nn.Module) -> None:
-    """Training mode, but for batch norms that are frozen: their statistics stay as they are."""
-    network.train()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.requires_grad:
-            module.eval()
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        parallel = share_work(job.network, job.training, job.runtime)
+        self.parallel, self.state = parallel, TrainingState(parallel, job.training, job.runtime)
+        self.position = self._begin()
+        self.agreement = Agreement()
+        self.saved = time.monotonic()
 
+    def _begin(self) -> Position:
+        """Take up the newest checkpoint, or begin."""
+        newest = on_main(lambda: checkpoint.newest(self.job.folder.checkpoints))
+        if newest is None:
+            return self.job.position
+        snapshot = checkpoint.read(newest)
+        try:
+            self.state.restore(snapshot.tensors, snapshot.numbers)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise FailedError(
+                f"{newest} is of another network or optimizer ({error}): restore config.json, or "
+                "start again in another run folder"
+            ) from error
+        return snapshot.position
 
-def prepare(job: Job, pixels: Tensor, indices: Tensor, epoch: int) -> Tensor:
-    """Augment and normalize one batch on the device; float ``[N, C, size, size]``."""
-    varied = augment(
-        pixels.to(job.runtime.device, non_blocking=True),
-        job.spec.crop,
-        job.augment,
-        seed=job.training.seed,
-        epoch=epoch,
-        indices=indices,
-        fill=job.spec.pad_value if job.spec.pad else None,
-    )
-    return job.runtime.place(job.spec.normalize(varied))
+    def run(self) -> Position:
+        """Go through the epochs that are left."""
+        job, position = self.job, self.position
+        with (
+            job.runtime.active(),
+            job.folder.tensorboard(position.history) as board,
+            Interrupt() as interrupt,
+        ):
+            while not position.finished:
+                self._run_epoch(interrupt)
+                with self.parallel.settled(self.state.average and self.state.average.tensors):
+                    record = finish_epoch(job, position)
+                write_scalars(board, record)
+                self._save()
+            if interrupt.requested:  # in the last epoch's validation
+                raise KeyboardInterrupt
+        return position
+
+    def _run_epoch(self, interrupt: Interrupt) -> None:
+        """Go through the training pictures once, from ``position.batch`` on."""
+        job, config, position = self.job, self.job.training, self.position
+        count = len(job.pixels)
+        size = math.ceil(count / config.batch_size)
+        loss_of = build_loss(job.network, config, class_counts(job.pixels, job.network))
+        stepper = Stepper(self.state, job.spec, config, job.augment, job.runtime, loss_of)
+        scores = [record["val_top1"] for record in position.history if "val_top1" in record]
+        batches = list(
+            epoch_batches(
+                count, config.batch_size, config.seed, position.epoch, first=position.batch,
+                drop_last=False,
+            )
+        )  # fmt: skip
+        place = (self.parallel.data_rank, self.parallel.data_count)
+        plan = (share_of(batch, *place).indices for batch in batches)
+        title = f"epoch {position.epoch + 1}/{config.epochs}"
+        sums = Sums(position.totals, self.parallel, job.runtime.device)
+        sent, first = bytes_sent(), position.batch
+        set_training(self.parallel.trained)
+        stream = track(job.pixels.batches(plan), title, len(batches))
+        for (pixels, labels, _), batch in zip(stream, batches, strict=True):
+            number = position.epoch * size + position.batch
+            rate = learning_rate(number, config.epochs * size, config, scores)
+            set_rates(self.state.optimizer, rate, position.epoch, config)
+            share = share_of(batch, *place)
+            stepper.step(pixels, labels, share, position.epoch, number, sums)
+            position.batch += 1
+            if position.batch % CHECK_EVERY == 0 or position.batch == size:
+                self._check(sums)
+            self._listen(interrupt, sums)
+        if self.agreement.settle() == STOP:
+            self._stop(sums)
+        position.totals = sums.gathered()
+        if job.runtime.world_size > 1 and sent is not None and position.batch > first:
+            position.totals["sent"] = ((bytes_sent() or 0) - sent) // (position.batch - first)
+
+    def _listen(self, interrupt: Interrupt, sums: Sums) -> None:
+        """Write a checkpoint, or stop, when it is time to or somebody asked."""
+        late = time.monotonic() - self.saved > 60 * self.job.training.checkpoint_minutes
+        wish = STOP if interrupt.requested else CHECKPOINT if late and is_main() else NOTHING
+        agreed = self.agreement.reach(wish)
+        if agreed == STOP:
+            self._stop(sums)
+        if agreed == CHECKPOINT:
+            self.position.totals = sums.gathered()
+            self._save()
+
+    def _stop(self, sums: Sums) -> None:
+        self.position.totals = sums.gathered()
+        self._save()
+        raise KeyboardInterrupt
+
+    def _check(self, sums: Sums) -> None:
+        if not sums.finite:
+            position = self.position
+            where = f"epoch {position.epoch + 1}, batch {position.batch}"
+            raise diverged(self.job.training, where)
+
+    def _save(self) -> None:
+        """Write a checkpoint of where the training stands."""
+        tensors, numbers = self.state.gather()
+        if is_main():
+            checkpoint.save(self.job.folder.checkpoints, Snapshot(self.position, tensors, numbers))
+        self.saved = time.monotonic()
 
 
 def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
@@ -160,12 +210,14 @@ def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
     standard error of the validation score: on a small validation part the difference is chance, and
     the later epoch has the smaller learning rate behind it.
     """
-    config, totals = job.training, position.totals
+    config = job.training
+    loss, right, images = total(position.totals)
+    seconds = position.totals["seconds"]
     record: dict[str, Any] = {
         "epoch": position.epoch + 1,
         "stage": job.stage,
-        "train_loss": totals["loss"] / totals["images"],
-        "train_top1": totals["right"] / totals["images"],
+        "train_loss": loss / images,
+        "train_top1": right / images,
     }
     score, tolerance = position.best_score, 0.0  # keep="last": a later epoch always wins
     if job.validate is not None:
@@ -178,17 +230,25 @@ def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
             score = result.balanced_accuracy if config.class_balance else result.top1
             best = max(score, position.best_score)
             tolerance = math.sqrt(max(0.0, best * (1 - best)) / result.images)
-    record["seconds"] = round(totals["seconds"], 3)
-    record["images_per_second"] = round(totals["images"] / max(totals["seconds"], 1e-9), 1)
+    record["seconds"] = round(seconds, 3)
+    record["images_per_second"] = round(images / max(seconds, 1e-9), 1)
+    if "sent" in position.totals:
+        weights = sum(p.numel() for p in job.network.parameters() if p.requires_grad)
+        record["bytes_sent_a_step"] = position.totals["sent"]
+        record["bytes_of_ddp"] = data_parallel_bytes(weights, job.runtime.world_size)
     position.history.append(record)
     if score >= position.best_score - tolerance:
         position.best_epoch = position.epoch
-        job.keep(position)
+        if is_main():
+            job.keep(position)
     position.best_score = max(score, position.best_score)
     log.info("%s", describe(record, config.epochs))
     waited = position.epoch - position.best_epoch
     position.epoch, position.batch, position.totals = position.epoch + 1, 0, {}
     stopped = bool(config.patience) and waited >= config.patience
+    if config.schedule == "plateau":
+        scores = [record["val_top1"] for record in position.history if "val_top1" in record]
+        stopped = stopped or plateaus(scores, config.plateau) > config.drops
     position.finished = position.epoch >= config.epochs or stopped
     job.folder.write_history(position.history)
     return record
@@ -208,41 +268,13 @@ def describe(record: dict[str, Any], epochs: int) -> str:
     line += f", top-1 {record['train_top1']:.4f}"
     if "val_top1" in record:
         line += f" | validation loss {record['val_loss']:.4f}, top-1 {record['val_top1']:.4f}"
-    return line + f" | {record['seconds']:.1f} s, {record['images_per_second']:.0f} images/s"
+    line += f" | {record['seconds']:.1f} s, {record['images_per_second']:.0f} images/s"
+    if "bytes_sent_a_step" in record:
+        sent, ddp = record["bytes_sent_a_step"] / 1e6, record["bytes_of_ddp"] / 1e6
+        line += f" | {sent:.1f} MB sent a step (data parallelism: {ddp:.1f})"
+    return line
 
 
 def class_counts(pixels: Pixels, network: nn.Module) -> Tensor:
     """Training pictures of each of the network's classes, ``[K]``."""
     return torch.bincount(pixels.labels, minlength=int(getattr(network, "num_classes", 0)))
-
-
-class Sums:
-    """Loss, right answers and pictures of an epoch, added up on the device."""
-
-    def __init__(self, totals: dict[str, float], device: torch.device) -> None:
-        self.loss = torch.tensor(totals.get("loss", 0.0), dtype=torch.float64, device="cpu")
-        self.right = torch.tensor(int(totals.get("right", 0)), device=device)
-        self.loss = self.loss.to(device if device.type != "mps" else "cpu")
-        self.images = int(totals.get("images", 0))
-        self.before = totals.get("seconds", 0.0)
-        self.start = time.perf_counter()
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch, whose mean loss is ``loss``."""
-        self.loss += loss.to(self.loss.device) * len(labels)
-        self.right += (logits.argmax(1) == labels).sum()
-        self.images += len(labels)
-
-    def check(self, config: TrainingConfig, position: Position) -> None:
-        """Raise FailedError when the loss has stopped being a number."""
-        if not torch.isfinite(self.loss):
-            raise diverged(config, f"epoch {position.epoch + 1}, batch {position.batch}")
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain numbers, in which an interrupted epoch is kept."""
-        return {
-            "loss": float(self.loss),
-            "right": int(self.right),
-            "images": self.images,
-            "seconds": self.before + time.perf_counter() - self.start,
-        }

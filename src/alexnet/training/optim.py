@@ -1,52 +1,163 @@
-"""Optimizers and schedules, from plain numbers."""
+"""Optimizers, schedules and the loss, from plain numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
+from alexnet.errors import missing_extra
 from alexnet.training.config import TrainingConfig
 
 
+class PaperSGD(torch.optim.SGD):
+    """The update rule of Krizhevsky et al. 2012, section 5.
+
+        v = 0.9 v - 0.0005 lr w - lr gradient,    w = w + v
+
+    PyTorch's keeps ``b = 0.9 b + gradient + 0.0005 w`` and moves by ``-lr b``. With ``v = -lr b``
+    the two are one while the rate stays; when it falls, the paper's v goes on at the old rate, so
+    that b must grow by the old rate over the new one. That is all that is done here, and the fused
+    kernel does the rest.
+    """
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move the weights once."""
+        for group in self.param_groups:
+            before, rate = group.get("moved_at", group["lr"]), group["lr"]
+            if before != rate and rate:
+                for parameter in group["params"]:
+                    buffer = self.state[parameter].get("momentum_buffer")
+                    if buffer is not None:
+                        buffer.mul_(before / rate)
+            if rate:
+                group["moved_at"] = rate
+        return super().step(closure)
+
+
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], config: TrainingConfig
+    parameters: Mapping[str, nn.Parameter] | nn.Module, config: TrainingConfig
 ) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over the parameters that are trained, in one fused kernel."""
-    trained = [p for p in parameters if p.requires_grad]
-    fused = bool(trained) and trained[0].device.type in ("cpu", "cuda", "mps")
+    """The optimizer over the parameters that are trained, in fused kernels where there are any.
+
+    Each group carries, beside the optimizer's own settings, the ``names`` of its parameters, and by
+    what :func:`set_rates` finds its rate: its ``role`` (``"all"`` or ``"biases"``) and whether it
+    is the first layer (``stem``).
+
+    Args:
+        parameters: by name, or a network with all of them.
+        config: which optimizer, and its numbers.
+
+    Raises:
+        UsageError: LARS without timm.
+    """
+    named = parameters if isinstance(parameters, Mapping) else dict(parameters.named_parameters())
+    groups = _groups({name: p for name, p in named.items() if p.requires_grad}, config)
+    fused = all(g["params"][0].device.type in ("cpu", "cuda", "mps") for g in groups)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(trained, config.lr, weight_decay=config.weight_decay, fused=fused)
-    return torch.optim.SGD(
-        trained,
-        config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov and config.momentum > 0,
-        weight_decay=config.weight_decay,
-        fused=fused,
-    )
+        return torch.optim.AdamW(groups, config.lr, fused=fused)
+    if config.optimizer == "lars":
+        try:
+            from timm.optim.lars import Lars
+        except ImportError as error:
+            raise missing_extra("timm", "timm", "training.optimizer=lars") from error
+        return Lars(groups, config.lr, momentum=config.momentum, trust_coeff=config.trust)
+    kind = PaperSGD if config.optimizer == "paper" else torch.optim.SGD
+    nesterov = config.nesterov and config.momentum > 0
+    return kind(groups, config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
 
 
-def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
-    """The rate of step ``step`` (from 0) of ``total``: linear warm-up, then the schedule."""
+def _groups(named: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
+    """Parameters of one rate and decay each; a fused kernel takes no DTensors beside tensors."""
+    stem = next(iter(named), "").rpartition(".")[0]
+    groups: dict[tuple[str, bool, float, bool], dict[str, Any]] = {}
+    for name, parameter in named.items():
+        small = parameter.ndim < 2  # biases, and the factors of normalizations
+        role = "biases" if config.bias_lr and small else "all"
+        first = config.stem_epochs != (0, 0) and name.rpartition(".")[0] == stem
+        spared = small and (config.decay == "weights" or bool(config.bias_lr))
+        decay = 0.0 if spared else config.weight_decay
+        divided = isinstance(parameter.data, DTensor)
+        group = groups.setdefault(
+            (role, first, decay, divided),
+            {"params": [], "names": [], "role": role, "stem": first, "weight_decay": decay},
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+        if divided:
+            group["fused"] = False
+    return list(groups.values())
+
+
+def learning_rate(
+    step: int, total: int, config: TrainingConfig, scores: Sequence[float] = ()
+) -> float:
+    """The rate of step ``step`` (from 0) of ``total``: linear warm-up, then the schedule.
+
+    Args:
+        step: of the whole training.
+        total: steps of the whole training.
+        config: the schedule and its numbers.
+        scores: validation scores of the epochs so far, which ``"plateau"`` goes by.
+    """
     warmup = config.warmup * total
     if step < warmup:
         return config.lr * (step + 1) / (math.ceil(warmup) + 1)
     done = (step - warmup) / max(1.0, total - warmup)
     if config.schedule == "cosine":
         return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "poly":
+        return config.lr * (1 - done) ** config.power
     if config.schedule == "step":
         return config.lr * 0.1 ** int(done * 3)
+    if config.schedule == "milestones":
+        epoch = step * config.epochs // total  # epochs that are over
+        return config.lr * 0.1 ** sum(epoch >= milestone for milestone in config.milestones)
+    if config.schedule == "plateau":
+        return config.lr * 0.1 ** min(plateaus(scores, config.plateau), config.drops)
     return config.lr
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group of the optimizer the rate ``lr``."""
+def plateaus(scores: Iterable[float], patience: int) -> int:
+    """How often the validation score stopped rising.
+
+    A plateau is ``patience`` epochs without a score above the best before; the next one is counted
+    from there on (Krizhevsky et al. 2012, section 5: 'divide the learning rate by 10 when the
+    validation error rate stopped improving with the current learning rate').
+    """
+    best, waited, found = float("-inf"), 0, 0
+    for score in scores:
+        if score > best:
+            best, waited = score, 0
+            continue
+        waited += 1
+        if waited == patience:
+            found, waited = found + 1, 0
+    return found
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, lr: float, epoch: int, config: TrainingConfig
+) -> None:
+    """Give every group its rate: ``lr``, or what its role says.
+
+    Args:
+        optimizer: from :func:`build_optimizer`.
+        lr: the schedule's rate.
+        epoch: from 0.
+        config: rates of biases and of the first layer.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        slow, frozen = config.stem_epochs
+        if group["stem"] and epoch >= slow:
+            group["lr"] = 0.0 if epoch >= frozen else config.stem_lr
+        else:
+            group["lr"] = config.bias_lr if group["role"] == "biases" else lr
 
 
 def build_loss(
@@ -60,17 +171,16 @@ def build_loss(
         class_counts: training pictures of each class, ``[K]``.
 
     Returns:
-        A function of logits ``[N, K]`` and labels ``[N]``.
+        A function of logits ``[N, K]`` and labels ``[N]`` (or shares ``[N, K]``): their mean loss.
     """
     criterion = getattr(network, "loss", F.cross_entropy)
     prior = (class_counts.float() / class_counts.sum()).clamp_min(1e-12).log()
     offset = config.class_balance * prior
 
     def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        adjusted = logits.float() + offset.to(logits.device) if config.class_balance else logits
-        result: torch.Tensor = criterion(
-            adjusted.float(), labels, label_smoothing=config.label_smoothing
-        )
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        adjusted = wide + offset.to(wide.device) if config.class_balance else wide
+        result: torch.Tensor = criterion(adjusted, labels, label_smoothing=config.label_smoothing)
         return result
 
     return loss

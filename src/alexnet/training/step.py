@@ -1,0 +1,120 @@
+"""One step of a training: a batch goes forward and back, and the weights move."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from alexnet.chance import stream_key
+from alexnet.data.augment import AugmentConfig, augment
+from alexnet.runtime import Runtime, seed_draws
+from alexnet.spec import InputSpec
+from alexnet.training.config import TrainingConfig
+from alexnet.training.share import Share
+from alexnet.training.state import TrainingState
+from alexnet.training.sums import Sums
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """What every step of a training does alike.
+
+    Attributes:
+        state: what moves.
+        spec: the network's input.
+        training: how the weights are moved.
+        augment: how the pictures are varied.
+        runtime: device and precision.
+        loss_of: mean loss of logits and labels.
+    """
+
+    state: TrainingState
+    spec: InputSpec
+    training: TrainingConfig
+    augment: AugmentConfig
+    runtime: Runtime
+    loss_of: Loss
+
+    def step(
+        self, pixels: Tensor, labels: Tensor, share: Share, epoch: int, number: int, sums: Sums
+    ) -> None:
+        """Move the weights once, at the rates that the optimizer's groups have.
+
+        Args:
+            pixels: uint8 ``[M, C, resize, resize]``, the pictures of the share.
+            labels: int64 ``[M]``.
+            share: which rows of the batch they are.
+            epoch: from 0.
+            number: of the step, from 0, over all epochs.
+            sums: where loss and right answers are added.
+        """
+        state, config = self.state, self.training
+        labels = labels.to(self.runtime.device, non_blocking=True)
+        parts = list(_parts(len(share.indices), config.micro_batch))
+        state.optimizer.zero_grad(set_to_none=True)
+        for rows in parts:
+            more = rows is not parts[-1]
+            with state.parallel.accumulating() if more else contextlib.nullcontext():
+                self._number_masks(share, rows, number)
+                inputs = self._prepare(pixels[rows], share.indices[rows], epoch)
+                counted = max(0, min(share.counted, rows.stop) - rows.start)
+                loss = self._loss(inputs, labels[rows], counted, sums) * (counted / share.total)
+                state.scaler.scale(loss).backward()
+        if config.clip_norm:
+            state.scaler.unscale_(state.optimizer)
+            state.parallel.clip(config.clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.average:
+            state.average.update(state.parallel.trained.state_dict())
+
+    def _number_masks(self, share: Share, rows: slice, number: int) -> None:
+        seed = self.training.seed
+        self.state.parallel.number_masks(seed, number, share, rows)
+        # Other libraries' dropout draws from the generator.
+        key = stream_key(seed, number, share.first + rows.start)
+        seed_draws(key >> 1, self.runtime.device)
+
+    def _prepare(self, pixels: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """Augment and normalize on the device; ``[M, C, size, size]``."""
+        varied = augment(
+            pixels.to(self.runtime.device, non_blocking=True),
+            self.spec.crop,
+            self.augment,
+            seed=self.training.seed,
+            epoch=epoch,
+            indices=indices,
+            fill=self.spec.pad_value if self.spec.pad else None,
+        )
+        return self.runtime.place(self.spec.normalize(varied))
+
+    def _loss(self, inputs: Tensor, labels: Tensor, counted: int, sums: Sums) -> Tensor:
+        """Mean loss of the first ``counted`` pictures, the others having none."""
+        with self.runtime.autocast():
+            logits = self.state.parallel.forward(inputs)
+        if not counted:
+            return logits.float().sum() * 0.0
+        logits, labels = logits[:counted], labels[:counted]
+        loss = self.loss_of(logits, labels)
+        sums.add(loss, logits, labels)
+        return loss
+
+
+def _parts(size: int, largest: int) -> Iterator[slice]:
+    """Consecutive rows, ``largest`` at most (all where that is 0), each part from an even row."""
+    largest = max(2, largest - largest % 2) if largest else size
+    for start in range(0, size, max(1, largest)):
+        yield slice(start, min(start + largest, size))
+
+
+def set_training(network: nn.Module) -> None:
+    """Training mode, but for batch norms that are frozen: their statistics stay as they are."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine and not module.weight.requires_grad:
+            module.eval()
