@@ -145,7 +145,11 @@ def from_points(
     else:
         slope, fixed = _line(points)
         if slope <= 0:
-            raise UsageError("a larger batch takes no longer by these steps: measure them again")
+            told = ", ".join(f"{seconds:.3g} s at {size}" for size, seconds in points)
+            raise UsageError(
+                f"a larger batch takes no longer by these steps ({told}): measure them again, "
+                "on a machine that does nothing else, and give them as --step"
+            )
     # The largest batch is met exactly; a negative part per step would be an error of measurement.
     fixed = max(fixed, 0.0)
     return StepCost(fixed, (longest - fixed) / largest, source, tuple(points))
