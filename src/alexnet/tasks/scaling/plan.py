@@ -219,8 +219,8 @@ def plan_row(
     sent = exchanges(scheme, counts, devices, batch_size)
     compute = batch_size * cost.per_picture
     update = cost.per_step * share(scheme, counts, devices)
-    together = overlapped(counts, compute, update, sent, link)
     one_by_one = apart(compute, update, sent, link)
+    together = min(one_by_one, overlapped(counts, compute, update, sent, link))
     steps = training.epochs * math.ceil(training.images / total)
     return Row(
         parallel=scheme,
