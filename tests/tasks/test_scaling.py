@@ -137,6 +137,8 @@ def test_the_timeline_by_hand() -> None:
     assert overlapped(facts, second, 0.25, short, link) == pytest.approx(second + 0.25)
     long = [Exchange("fc7", "gradients", "all-reduce", 5_000_000_000, 2)]
     assert overlapped(facts, second, 0.25, long, link) == pytest.approx(done_when / 1e9 + 5.25)
+    queued = [*long, Exchange("fc6", "gradients", "all-reduce", 1_000_000_000, 2)]
+    assert overlapped(facts, second, 0, queued, link) == pytest.approx(done_when / 1e9 + 6)
     waits = [Exchange("fc6", "forward", "all-gather", 4_000_000_000, 2)]
     assert overlapped(facts, second, 0.25, waits, link) == pytest.approx(second + 2.25)
     for found in (short, long, waits):
