@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alexnet.tasks.finetune import finetune
     from alexnet.tasks.predict import Classifier, Prediction
     from alexnet.tasks.run import Run
+    from alexnet.tasks.scaling.plan import plan_training
     from alexnet.tasks.train import train
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ _HOMES = {
     "finetune": "alexnet.tasks.finetune",
     "layers": "alexnet.layers",
     "list_models": "alexnet.models.registry",
+    "plan_training": "alexnet.tasks.scaling.plan",
     "register": "alexnet.models.zoo",
     "train": "alexnet.tasks.train",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "finetune",
     "layers",
     "list_models",
+    "plan_training",
     "register",
     "train",
 ]

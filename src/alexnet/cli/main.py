@@ -23,6 +23,7 @@ from alexnet.cli.evaluate import evaluate
 from alexnet.cli.finetune import finetune
 from alexnet.cli.models import models
 from alexnet.cli.options import EVERYWHERE, STANDARD_INPUT, WHAT_THERE_IS
+from alexnet.cli.plan import plan
 from alexnet.cli.predict import predict
 from alexnet.cli.summary import summary
 from alexnet.cli.train import train
@@ -49,7 +50,7 @@ Exit codes: 0 done, 1 done with some inputs refused, 2 wrong use, 3 failed, 130 
 _GROUPS = (
     (Group("Start here", sort_key=1), (demo, doctor)),
     (Group("Your own pictures", sort_key=2), (finetune, train, evaluate, predict)),
-    (WHAT_THERE_IS, (models, summary)),
+    (WHAT_THERE_IS, (models, summary, plan)),
 )
 
 app = App(
