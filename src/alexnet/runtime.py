@@ -220,7 +220,8 @@ def process_group() -> Iterator[None]:
             raise
         raise FailedError(
             f"process {rank()} of {world_size()} lost another one (what stopped that one is "
-            "printed above or in its own log): torchrun --max-restarts goes on by itself, else --resume"
+            "printed above or in its own log): torchrun --max-restarts 3 starts them again by "
+            "itself; else go on with --resume"
         ) from error
     finally:
         if dist.is_initialized():

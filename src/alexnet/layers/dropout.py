@@ -50,8 +50,9 @@ class Dropout(nn.Dropout):
         """
         self._key, self._rows = key, rows
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop units of ``x`` (``[N, units]``, or ``[N, ...]`` without numbers)."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop units of the input (``[N, units]``, or ``[N, ...]`` without numbers)."""
+        x = input
         if not self.training:
             return x * (1 - self.p) if self.scaled_at == "test" and self.p else x
         if not self.p:

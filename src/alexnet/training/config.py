@@ -271,7 +271,7 @@ class Config:
 
 def from_dict(content: Mapping[str, Any]) -> Config:
     """The inverse of :meth:`Config.to_dict`."""
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         section: {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
         for section, fields in content.items()
         if fields is not None

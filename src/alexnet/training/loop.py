@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alexnet.data.augment import AugmentConfig
 from alexnet.data.loader import Pixels
 from alexnet.data.order import epoch_batches
-from alexnet.errors import FailedError
+from alexnet.errors import FailedError, UsageError
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.progress import log, track
 from alexnet.runtime import Runtime, is_main, on_main
@@ -97,6 +97,11 @@ class _Training:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        if job.training.schedule == "plateau" and job.validate is None:
+            raise UsageError(
+                "training.schedule=plateau goes by the validation part, and there is none: set "
+                "data.val_fraction, or another schedule"
+            )
         parallel = share_work(job.network, job.training, job.runtime)
         self.parallel, self.state = parallel, TrainingState(parallel, job.training, job.runtime)
         self.position = self._begin()
@@ -128,7 +133,8 @@ class _Training:
         ):
             while not position.finished:
                 self._run_epoch(interrupt)
-                with self.parallel.settled(self.state.average and self.state.average.tensors):
+                average = self.state.average
+                with self.parallel.settled(average.tensors if average else None):
                     record = finish_epoch(job, position)
                 write_scalars(board, record)
                 self._save()

@@ -87,7 +87,7 @@ def measure_step(
     if isinstance(network, str):
         network = create_model(network)
     network = runtime.place_network(network).train()
-    optimizer = build_optimizer(network.parameters(), config)
+    optimizer = build_optimizer(network, config)
     with runtime.active():
         inputs, classes = _noise(network, batch_size, runtime)
         labels = (torch.arange(batch_size) % classes).to(runtime.device)

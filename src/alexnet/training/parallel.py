@@ -34,7 +34,8 @@ class Parallel:
     name = "one process"
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = self.trained = network
+        self.network: nn.Module = network
+        self.trained: nn.Module = network
         self.data_rank, self.data_count = 0, 1
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -37,7 +37,8 @@ class Towers(Parallel):
     def __init__(self, network: nn.Module, runtime: Runtime) -> None:
         super().__init__(network)
         self.tower = runtime.rank
-        self.trained = self._half = self._halved(_checked(network, runtime))
+        self._half = self._halved(_checked(network, runtime))
+        self.trained = self._half
         dist.barrier()
 
     def _halved(self, network: AlexNet) -> AlexNet:
