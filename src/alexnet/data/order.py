@@ -11,6 +11,7 @@ version of PyTorch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -21,7 +22,8 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the step between two counte
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
 
-_ORDER, _DRAWS = 1, 2  # one stream a purpose, so that the two never share a number
+# One stream a purpose, so that no two share a number.
+_ORDER, VARY, OPERATIONS, MIX = 1, 2, 3, 4
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -60,7 +62,7 @@ def epoch_batches(
         yield order[start : min(start + batch_size, count)]
 
 
-def draws(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
+def draws(seed: int, epoch: int, indices: Tensor, count: int, stream: int = VARY) -> Tensor:
     """Random numbers for pictures, the same whatever the batch they are in.
 
     Args:
@@ -68,16 +70,30 @@ def draws(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
         epoch: from 0.
         indices: int64 ``[B]``, which pictures.
         count: numbers a picture; asking for more leaves the first ones as they were.
+        stream: what they are for; no two streams share a number.
 
     Returns:
         float32 ``[B, count]``, uniform in [0, 1), on the device of ``indices``.
     """
-    pictures = hash64(stream_key(_DRAWS, seed, epoch), indices)
+    pictures = hash64(stream_key(stream, seed, epoch), indices)
     numbers = hash64(
         0, pictures[:, None] + _signed(_GOLDEN) * torch.arange(1, count + 1, device=indices.device)
     )
     # The upper 24 bits: every float32 of the form k / 2^24, each equally likely.
     return _shifted(numbers, 40).to(torch.float32) * 2.0**-24
+
+
+def normal(uniform: Tensor) -> Tensor:
+    """Standard normal numbers from :func:`draws`, one for one.
+
+    Args:
+        uniform: float32 of the form k / 2^24, any shape.
+
+    Returns:
+        float32 of the same shape: the normal quantile of ``uniform + 2^-25``, the middle of the
+        24-bit number's interval, which is never 0 or 1; at most 5.4 either way.
+    """
+    return math.sqrt(2) * torch.erfinv(2 * uniform - 1 + 2.0**-24)  # the sum is exact in float32
 
 
 def stream_key(*parts: int) -> int:
