@@ -110,7 +110,7 @@ def leaders_of(indices: Tensor, share: int) -> Tensor:
         ValueError: ``share`` is below 1.
     """
     if share < 1:
-        raise ValueError(f"share={share} must be at least 1, which is none")
+        raise ValueError(f"share={share} must be 1, which does nothing, or more")
     positions = torch.arange(len(indices), device=indices.device)
     return indices[positions // share * share]
 

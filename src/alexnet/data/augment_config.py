@@ -82,7 +82,9 @@ class AugmentConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more, and finite")
         for name in ("share", "pca_divide"):
             if not 1 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1, which is none")
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be 1, which does nothing, or more"
+                )
         if not self.shear < 90:
             raise ValueError(f"shear={self.shear} must be less than 90 degrees")
         if not 0 < self.scale[0] <= self.scale[1]:

@@ -53,8 +53,18 @@ def mix(
     if not config.mixes or not even:
         return images, targets
     numbers = draws(seed, epoch, indices.cpu()[:even:2], _DRAWS, MIX)
-    share, weight = (part.to(images.device) for part in _weights(images.shape[-1], config, numbers))
-    return _blended(images, weight.to(images.dtype), even), _blended(targets, share, even)
+    share = beta(numbers[:, _SHARE], config.mixup or config.cutmix)
+    weight = share.to(images)[:, None, None, None]
+    if config.cutmix:
+        side = images.shape[-1]
+        cut = numbers[:, _WHICH] < (0.5 if config.mixup else 1)
+        boxes = _boxes(side, beta(numbers[:, _SHARE], config.cutmix), numbers) * cut[:, None]
+        outside = torch.where(cut, 1.0, share).to(images)
+        weight = _weights(side, outside, boxes.to(images.device))
+        # The share of the labels is that of the rectangle in whole pixels, cut off at the edges.
+        area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+        share = torch.where(cut, 1 - area.double() / side**2, share.double())
+    return _blended(images, weight, even), _blended(targets, share.to(targets)[:, None], even)
 
 
 def _blended(values: Tensor, weight: Tensor, even: int) -> Tensor:
@@ -72,36 +82,27 @@ def _blended(values: Tensor, weight: Tensor, even: int) -> Tensor:
     return mixed
 
 
-def _weights(side: int, config: AugmentConfig, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """What each of a pair keeps: of its label, ``[P, 1]``, and at each pixel, ``[P, 1, ?, ?]``.
-
-    The second is ``[P, 1, 1, 1]`` where no pair exchanges a rectangle.
-    """
-    share = beta(numbers[:, _SHARE], config.mixup or config.cutmix)[:, None]
-    if not config.cutmix:
-        return share, share[:, :, None, None]
-    inside = _boxes(side, beta(numbers[:, _SHARE], config.cutmix), numbers)
-    # The share of the labels is that of the rectangle in whole pixels, cut off at the edges.
-    kept = 1 - inside.sum((1, 2), dtype=torch.float64)[:, None] / side**2
-    cut = numbers[:, _WHICH, None] < (0.5 if config.mixup else 1)
-    weight = torch.where(cut[:, :, None], (~inside).float(), share[:, :, None])
-    return torch.where(cut, kept.float(), share), weight[:, None]
-
-
 def _boxes(side: int, share: Tensor, numbers: Tensor) -> Tensor:
-    """Which pixels are exchanged, bool ``[P, side, side]`` (Yun et al. 2019, section 3.1).
+    """The rectangles that are exchanged (Yun et al. 2019, section 3.1).
 
-    The rectangle has the picture's shape and about ``1 - share`` of its area; its center is any
-    pixel, and it is cut off at the edges.
+    Each has the picture's shape and about ``1 - share`` of its area; its center is any pixel, and
+    it is cut off at the edges.
+
+    Returns:
+        int64 ``[P, 4]``: left, right, top, bottom; right and bottom are the first pixels outside.
     """
     half = (side * (1 - share).sqrt()).long() // 2
-    pixel = torch.arange(side)
+    x, y = ((numbers[:, draw].double() * side).long() for draw in (_X, _Y))
+    return torch.stack((x - half, x + half, y - half, y + half), 1).clamp(0, side)
 
-    def within(draw: int) -> Tensor:
-        center = (numbers[:, draw].double() * side).long()
-        return (pixel >= (center - half)[:, None]) & (pixel < (center + half)[:, None])
 
-    return within(_Y)[:, :, None] & within(_X)[:, None, :]
+def _weights(side: int, outside: Tensor, boxes: Tensor) -> Tensor:
+    """What each of a pair keeps at each pixel, ``[P, 1, side, side]``: nothing within the box."""
+    pixel = torch.arange(side, device=boxes.device)
+    left, right, top, bottom = boxes.T[:, :, None]
+    columns, rows = (pixel >= left) & (pixel < right), (pixel >= top) & (pixel < bottom)
+    inside = rows[:, :, None] & columns[:, None, :]
+    return outside[:, None, None].masked_fill(inside, 0)[:, None]
 
 
 def beta(uniform: Tensor, alpha: float) -> Tensor:
