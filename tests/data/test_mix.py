@@ -106,14 +106,20 @@ def test_cutmix_before_the_edges_has_the_area_that_was_drawn():
     assert (left != top).sum() > 500
 
 
-def test_both_are_chosen_equally_often():
+def test_both_are_chosen_equally_often_and_are_what_each_is_alone():
     count = 4000
-    images = torch.zeros(count, 1, 6, 6)
-    images[1::2] = 1
-    indices = torch.arange(count)
-    mixed, _ = mix(images, indices % 2, 2, BOTH, seed=0, epoch=0, indices=indices)
-    cut = ((mixed[::2] == 0) | (mixed[::2] == 1)).flatten(1).all(1).sum().item()
-    assert 900 < cut < 1150  # half of 2000, and of the mixups those whose share rounds to 0 or 1
+    images = torch.rand(count, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    labels, indices = torch.arange(count) % 2, torch.arange(count)
+    both, mixup, cutmix = (
+        mix(images, labels, 2, config, seed=0, epoch=0, indices=indices)
+        for config in (BOTH, AugmentConfig(mixup=0.4), AugmentConfig(cutmix=1.0))
+    )
+    cut = (both[0] == cutmix[0]).flatten(1).all(1)
+    assert torch.equal(cut[::2], cut[1::2])
+    assert 900 < cut[::2].sum() < 1100  # of 2000
+    assert torch.equal(both[1][cut], cutmix[1][cut])
+    assert torch.equal(both[0][~cut], mixup[0][~cut])
+    assert torch.equal(both[1][~cut], mixup[1][~cut])
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4, 0.5, 0.8, 1.0, 1.01, 1.5, 2.0, 8.0, 100.0])
