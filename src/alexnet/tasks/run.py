@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from alexnet import files
+from alexnet.data.colors import ColorStatistics, measure_colors
 from alexnet.data.loader import Pixels, load_pixels
 from alexnet.data.sources import (
     FilePictures,
@@ -79,6 +80,7 @@ class Session:
         self.network: nn.Module = nn.Identity()
         self.spec: InputSpec = InputSpec()
         self.val_pixels: Pixels | None = None
+        self.colors: ColorStatistics | None = None
 
     def _open(self) -> Splits:
         """Look at the data, and list what was refused."""
@@ -123,8 +125,27 @@ class Session:
         self.train_pixels: Pixels = load_pixels(
             self.splits.train, spec, train=True, workers=workers
         )
+        self._measure_colors()
         if self.splits.val is not None:
             self.val_pixels = load_pixels(self.splits.val, spec, train=False, workers=workers)
+
+    def _measure_colors(self) -> None:
+        """Mean and main directions of the training part's colors, where something goes by them."""
+        measured = self.plan.config.data.mean == "measured"
+        if not measured and not self.plan.config.augment.pca:
+            return
+        self.colors = on_main(self._colors_of_run)
+        if measured:
+            mean = tuple(255 * self.spec.scale * value for value in self.colors.mean)
+            order = mean[::-1] if self.spec.channel_order == "bgr" else mean
+            self.spec = self.spec.replace(mean=order)
+
+    def _colors_of_run(self) -> ColorStatistics:
+        """As a resumed run began with them, or measured now."""
+        recorded = self.plan.folder.read_config().get("colors") if self.plan.resumed else None
+        return (
+            ColorStatistics.from_dict(recorded) if recorded else measure_colors(self.train_pixels)
+        )
 
     def about(self, status: str) -> dict[str, Any]:
         """What ``config.json`` says beside the network: how the run was made."""
@@ -142,6 +163,7 @@ class Session:
                 "refused": len(splits.refused),
             },
             "settings": self.plan.config.to_dict(),
+            "colors": self.colors.to_dict() if self.colors else None,
             "runtime": self.runtime.to_dict(),
             "launch": launch(),
         }
@@ -225,6 +247,7 @@ class Session:
                 spec=self.spec,
                 training=self.plan.config.training,
                 augment=self.plan.config.augment,
+                colors=self.colors,
                 runtime=self.runtime,
                 folder=self.plan.folder,
                 validate=None if self.val_pixels is None else self.validate,

@@ -32,6 +32,8 @@ class DataConfig:
         image_size: side of the network's input in pixels; None is the network's own.
         fit: ``"crop"`` keeps a picture's shape and cuts its center; ``"stretch"`` makes the whole
             picture square, so that nothing at its edges is lost.
+        mean: what is subtracted from the pictures: ``"published"``, the network's own, or
+            ``"measured"``, the mean color of the training part.
         val_fraction: share of the training part kept aside to choose the epoch on.
         test_fraction: share of a folder without a ``test`` part that is kept aside and read once.
         fold: which of the five folds of ``mnist-5k`` is the test part.
@@ -41,6 +43,7 @@ class DataConfig:
 
     image_size: int | None = None
     fit: Literal["crop", "stretch"] | None = None
+    mean: Literal["published", "measured"] = "published"
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     fold: int = 0
