@@ -74,7 +74,9 @@ class TrainingConfig:
         trust: LARS's coefficient.
         schedule: ``"cosine"`` or ``"poly"`` (see ``power``) to zero, ``"constant"``, ``"step"`` (a
             tenth at 1/3 and 2/3), ``"milestones"`` (a tenth after each of those epochs), or
-            ``"plateau"`` (a tenth when the validation score has not risen for ``plateau`` epochs).
+            ``"plateau"`` (a tenth when the validation score has not risen for ``plateau`` epochs),
+            or ``"table"`` (each epoch's rate is in ``rates``).
+        rates: of the epochs, in place of ``lr``; the last one stays.
         power: of the polynomial schedule.
         milestones: epochs after which the rate falls to a tenth.
         plateau: epochs without a better validation score after which the rate falls.
@@ -109,7 +111,10 @@ class TrainingConfig:
     decay: Literal["all", "weights"] = "all"
     bias_lr: float = 0.0
     trust: float = 0.001
-    schedule: Literal["cosine", "constant", "step", "milestones", "poly", "plateau"] = "cosine"
+    schedule: Literal["cosine", "constant", "step", "milestones", "poly", "plateau", "table"] = (
+        "cosine"
+    )
+    rates: tuple[float, ...] = ()
     power: float = 2.0
     milestones: tuple[int, ...] = ()
     plateau: int = 5
@@ -241,6 +246,13 @@ class Config:
                 t.milestones,
                 all(early < late for early, late in itertools.pairwise((0, *t.milestones))),
                 "epochs from 1, each later than the one before",
+            ),
+            (
+                "training.rates",
+                t.rates,
+                all(0 < rate < INFINITE for rate in t.rates)
+                and bool(t.rates) == (t.schedule == "table"),
+                "rates above 0 with training.schedule=table, and none with another",
             ),
             ("training.plateau", t.plateau, t.plateau >= 1, "at least 1"),
             ("training.drops", t.drops, t.drops >= 0, "0 or more"),
