@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet.spec import InputSpec
     from alexnet.tasks.finetune import finetune
     from alexnet.tasks.predict import Classifier, Prediction
+    from alexnet.tasks.prepare import Prepared, prepare
     from alexnet.tasks.run import Run
     from alexnet.tasks.train import train
 
@@ -34,12 +35,14 @@ _HOMES = {
     "Evaluation": "alexnet.evaluation.metrics",
     "InputSpec": "alexnet.spec",
     "Prediction": "alexnet.tasks.predict",
+    "Prepared": "alexnet.tasks.prepare",
     "Run": "alexnet.tasks.run",
     "create_model": "alexnet.models.registry",
     "evaluate": "alexnet.evaluation.evaluate",
     "finetune": "alexnet.tasks.finetune",
     "layers": "alexnet.layers",
     "list_models": "alexnet.models.registry",
+    "prepare": "alexnet.tasks.prepare",
     "register": "alexnet.models.zoo",
     "train": "alexnet.tasks.train",
 }
@@ -49,6 +52,7 @@ __all__ = [
     "Evaluation",
     "InputSpec",
     "Prediction",
+    "Prepared",
     "Run",
     "__version__",
     "create_model",
@@ -56,6 +60,7 @@ __all__ = [
     "finetune",
     "layers",
     "list_models",
+    "prepare",
     "register",
     "train",
 ]

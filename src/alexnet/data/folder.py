@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from alexnet.data.listing import folders_of, list_classes
-from alexnet.data.parts import Contents, Part, check, divide
-from alexnet.data.pictures import FilePictures, Splits
+from alexnet.data.parts import Contents, Part
+from alexnet.data.pictures import FilePictures
 from alexnet.errors import UsageError
 
 _VALIDATION = ("val", "valid", "validation")
 
 
-def open_folder(
-    folder: Path, seed: int, val_fraction: float, test_fraction: float, workers: int = 0
-) -> Splits:
-    """Open a folder of class folders; every file is decoded once, to find the bad ones.
-
-    A folder with ``train/`` and any of ``val/`` (or ``valid/``, ``validation/``) and ``test/``
-    keeps these parts (without a validation part, one is held out of ``train/``); another is split,
-    stratified by class, as ``seed`` says. The pictures of a class may lie in folders below its own.
-
-    Args:
-        folder: what to open.
-        seed: which pictures are held out.
-        val_fraction: of the training part, held out where there is no ``val/``.
-        test_fraction: of the pictures, held out where there is no ``train/``.
-        workers: threads that decode; as many as there are processors when 0.
-
-    Raises:
-        UsageError: not a folder, one that cannot be read, fewer than two classes with usable
-            pictures, or a class in ``val/`` or ``test/`` that ``train/`` lacks.
-    """
-    contents = list_folder(folder)
-    parts = {name: check(part, workers) for name, part in contents.parts.items()}
-    return divide(replace(contents, parts=parts), seed, val_fraction, test_fraction)
-
-
 def list_folder(folder: Path) -> Contents:
     """What is in a folder of class folders, before any file is looked into.
+
+    A folder with ``train/`` and any of ``val/`` (or ``valid/``, ``validation/``) and ``test/``
+    keeps these parts; another is still to be divided. The pictures of a class may lie in folders
+    below its own.
 
     Raises:
         UsageError: not a folder, or one that cannot be read.

@@ -88,9 +88,7 @@ def check(part: Part, workers: int = 0) -> Part:
     return replace(part, pictures=pictures.subset(good), refused=(*part.refused, *bad))
 
 
-def divide(
-    contents: Contents, seed: int, val_fraction: float, test_fraction: float
-) -> Splits:
+def divide(contents: Contents, seed: int, val_fraction: float, test_fraction: float) -> Splits:
     """Make the three parts.
 
     Data with parts of their own keep them (without a validation part, one is held out of the

@@ -126,7 +126,7 @@ class ArrayPictures(Pictures):
 
     def marks(self) -> NDArray[np.int64]:
         """A checksum of each picture."""
-        return np.array([zlib.crc32(np.ascontiguousarray(one)) for one in self.images], np.int64)
+        return np.array([zlib.crc32(one.tobytes()) for one in self.images], np.int64)
 
     def subset(self, indices: Indices) -> ArrayPictures:
         """A copy of the pictures at ``indices``."""
