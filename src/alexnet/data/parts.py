@@ -46,6 +46,7 @@ class Contents:
         parts: ``"train"``, and ``"val"`` and ``"test"`` where the data have them.
         divided: whether the parts are the data's own; else the one part is still to be divided.
         checked: whether every picture is known to decode.
+        large: whether the pictures may be too many to decode each when the data are opened.
         notes: what the reader should know, a sentence each.
         descriptions: what a class is called by people, where its name is a code.
         mirror: whether a picture's mirror image is of the same class.
@@ -56,6 +57,7 @@ class Contents:
     parts: Mapping[str, Part]
     divided: bool
     checked: bool = False
+    large: bool = False
     notes: tuple[str, ...] = ()
     descriptions: Mapping[str, str] = field(default_factory=dict)
     mirror: bool = True

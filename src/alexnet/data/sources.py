@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from alexnet.data import huggingface, imagenet
 from alexnet.data.folder import list_folder
+from alexnet.data.lenient import lenient
 from alexnet.data.named import NAMED, bundled_digits, named_parts
 from alexnet.data.parts import Contents, Part, check, divide
 from alexnet.data.pictures import (
@@ -53,7 +55,7 @@ def data_folder(data: str) -> Path | None:
     """The folder that ``data`` names, as a whole path; None where it names none."""
     if not data or data in data_names():
         return None
-    folder = Path(data).expanduser()
+    folder = Path(data.removeprefix(imagenet.PREFIX)).expanduser()
     try:
         return folder.resolve() if folder.is_dir() else None
     except OSError:
@@ -95,6 +97,8 @@ def open_data(
         train, test = named_parts(data)
         return _with_validation(data, train, test, val_fraction, seed)
     contents = list_data(data)
+    if contents.large:
+        return lenient(divide(contents, seed, val_fraction, test_fraction), workers)
     if not contents.checked:
         parts = {name: check(part, workers) for name, part in contents.parts.items()}
         contents = replace(contents, parts=parts)
@@ -116,6 +120,10 @@ def list_data(data: str) -> Contents:
         }
         mirror = has_mirror_images(data)
         return Contents(data, parts, divided=True, checked=True, mirror=mirror)
+    if data.startswith(huggingface.PREFIX):
+        return huggingface.list_hub(data)
+    if data.startswith(imagenet.PREFIX):
+        return imagenet.list_imagenet(data)
     folder = Path(data).expanduser()
     try:
         exists = bool(data) and folder.exists()
@@ -125,6 +133,8 @@ def list_data(data: str) -> Contents:
         raise _no_such_data(data)
     if folder.is_dir() and is_prepared(folder):
         return list_prepared(folder)
+    if folder.is_dir() and huggingface.is_hugging_face(folder):
+        return huggingface.list_hugging_face(folder)
     return list_folder(folder)
 
 
