@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,15 +145,15 @@ def _members(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, i
     file.seek(start)
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None and member.offset < end:
-            archive.members = []  # else every header is kept
+            vars(archive)["members"] = []  # else every header is kept
             if member.offset_data + member.size > end:
                 raise tarfile.ReadError(f"cut within {member.name}")
             if member.isreg():
                 yield member.name, member.offset_data, member.size
-                file.seek(archive.offset)
+        # tarfile stops at what is no header, too; an archive inside may do without its end.
         file.seek(archive.offset)
-        if file.read(_BLOCK).strip(b"\0") or archive.offset >= end:
-            raise tarfile.ReadError("its end is missing")
+        if (archive.offset < end or not start) and file.read(_BLOCK) != bytes(_BLOCK):
+            raise tarfile.ReadError(f"no archive at byte {archive.offset}")
 
 
 def _read_kept(path: Path) -> Members | None:
@@ -160,7 +161,7 @@ def _read_kept(path: Path) -> Members | None:
         with np.load(path) as kept:
             names = PackedNames(kept["text"], kept["ends"])
             return Members(names, kept["offsets"], kept["sizes"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -212,4 +212,8 @@ def _synset_folders(folder: Path) -> list[str]:
 
 def _files_in(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file())
+        return sorted(e.name for e in entries if _is_shown(e.name) and e.is_file())
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") and name.isprintable()
