@@ -38,7 +38,10 @@ class DataConfig:
         test_fraction: share of a folder without a ``test`` part that is kept aside and read once.
         fold: which of the five folds of ``mnist-5k`` is the test part.
         seed: of the splits.
-        workers: processes that decode pictures that do not fit into memory.
+        workers: processes that decode pictures that are not kept in memory.
+        memory_gb: decoded pictures of a part that take at most so many gigabytes (2^30 bytes) are
+            kept in memory, others are read batch by batch; None is 4, and 0 for data that are read
+            from where they lie (prepared ones, Hugging Face's).
     """
 
     image_size: int | None = None
@@ -49,6 +52,7 @@ class DataConfig:
     fold: int = 0
     seed: int = 0
     workers: int = 2
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,12 @@ class Config:
             ("data.val_fraction", d.val_fraction, 0 <= d.val_fraction < 1, "from 0 to below 1"),
             ("data.test_fraction", d.test_fraction, 0 <= d.test_fraction < 1, "from 0 to below 1"),
             ("data.workers", d.workers, d.workers >= 0, "0 or more"),
+            (
+                "data.memory_gb",
+                d.memory_gb,
+                d.memory_gb is None or 0 <= d.memory_gb < INFINITE,
+                "0 or more, or none",
+            ),
             ("training.seed", t.seed, 0 <= t.seed < SEEDS, f"from 0 to below {SEEDS}"),
             ("data.seed", d.seed, 0 <= d.seed < SEEDS, f"from 0 to below {SEEDS}"),
             ("finetune.unfreeze", f.unfreeze, f.unfreeze >= 0, "0 or more"),
