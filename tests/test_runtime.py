@@ -46,7 +46,7 @@ def test_auto_takes_a_gpu_where_there_is_one() -> None:
         ("meta", "auto", "device 'meta' is not available here: use 'cpu' or 'auto'"),
         ("xpu", "auto", "device 'xpu' is not available here"),
         ("cuda:99", "auto", "device 'cuda:99' is not available here"),
-        ("cpu", "fp8", "unknown precision 'fp8': choose auto, fp32, bf16 or fp16"),
+        ("cpu", "fp8", "unknown precision 'fp8': choose auto, fp32, bf16, fp16 or fp64"),
         ("cpu", "fp16", "precision 'fp16' needs a GPU: use 'bf16' or 'fp32'"),
     ],
 )
@@ -70,6 +70,16 @@ def test_matrix_products_are_computed_in_the_precision(precision: str, dtype: to
     with found.autocast():
         assert torch.nn.Linear(3, 2)(torch.zeros(1, 3)).dtype == dtype
     assert torch.nn.Linear(3, 2)(torch.zeros(1, 3)).dtype == torch.float32
+
+
+def test_fp64_holds_weights_and_pictures_in_double_precision() -> None:
+    found = runtime.resolve("cpu", "fp64")
+    network = found.place_network(torch.nn.Conv2d(1, 2, 3))
+    assert {p.dtype for p in network.parameters()} == {torch.float64}
+    with found.autocast():
+        maps = network(found.place(torch.zeros(1, 1, 3, 3)))
+    assert (maps.dtype, found.dtype, found.weights_dtype) == (torch.float64,) * 3
+    assert runtime.resolve("cpu", "bf16").weights_dtype == torch.float32
 
 
 def test_pictures_and_networks_are_laid_out() -> None:

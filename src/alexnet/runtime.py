@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -256,12 +257,16 @@ def process_group() -> Iterator[None]:
             dist.destroy_process_group()
 
 
+_groups = itertools.count()
+
+
 def _join() -> None:
     """Find the other processes.
 
     torchrun lets its workers meet in a store of its own, which after a restart still holds the
-    addresses of those that are gone (PyTorch's issue 135712). On one machine each start has a part
-    of the store to itself; on several, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1``.
+    addresses of those that are gone (PyTorch's issue 135712), as it does those of a group that came
+    to its end. On one machine each start and each group have a part of the store to themselves; on
+    several, set ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1``.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -270,7 +275,8 @@ def _join() -> None:
         return
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"start {start}", dist.TCPStore(host, port, is_master=False))
+    place = f"start {start}, group {next(_groups)}"
+    store = dist.PrefixStore(place, dist.TCPStore(host, port, is_master=False))
     dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
 
 

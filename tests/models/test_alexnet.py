@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from alexnet.layers import LocallyConnected2d, LocalResponseNorm, SpatialResponseNorm
+from alexnet.layers import Dropout, LocallyConnected2d, LocalResponseNorm, SpatialResponseNorm
 from alexnet.models import AlexNet, AlexNetCifar, create_model, layer_table, model_entry
 
 build: Callable[..., Any] = create_model  # networks have more attributes than nn.Module
@@ -146,8 +146,8 @@ def test_dropout_after_in_the_paper_and_before_in_torchvision():
         return [[type(m) for m in modules] for _, modules in network.head_steps()]
 
     after, before = kinds(on_meta("alexnet")), kinds(on_meta("alexnet_owt"))
-    assert after == [[nn.Linear, nn.ReLU, nn.Dropout]] * 2
-    assert before == [[nn.Dropout, nn.Linear, nn.ReLU]] * 2
+    assert after == [[nn.Linear, nn.ReLU, Dropout]] * 2
+    assert before == [[Dropout, nn.Linear, nn.ReLU]] * 2
     assert on_meta("alexnet", dropout=0.3).drop6.p == 0.3
 
 

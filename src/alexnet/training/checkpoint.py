@@ -156,6 +156,8 @@ def read(path: Path) -> Snapshot:
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header["format_version"] != str(FORMAT_VERSION):
+        raise ValueError(f"its format_version is {header['format_version']!r}")
     if _checksum(header["state"], tensors) != header["sha256"]:
         raise ValueError("its checksum is another")
     state = json.loads(header["state"])
