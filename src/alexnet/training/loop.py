@@ -51,13 +51,13 @@ class Job:
         spec: the network's input.
         training: how the weights are moved.
         augment: how the pictures are varied.
-        colors: of the training part, where there is color noise.
         runtime: device and precision.
         folder: where to write.
         validate: scores the network on the validation part, where there is one.
         keep: writes the weights that are kept, given the position and that epoch's record.
         stage: name of this part of the training in ``metrics.jsonl``.
         position: where to begin; its history comes first in ``metrics.jsonl``.
+        colors: of the training part, where there is color noise.
     """
 
     network: nn.Module
@@ -65,13 +65,13 @@ class Job:
     spec: InputSpec
     training: TrainingConfig
     augment: AugmentConfig
-    colors: ColorStatistics | None
     runtime: Runtime
     folder: RunFolder
     validate: Callable[[], Evaluation] | None
     keep: Callable[[Position], None]
     stage: str
     position: Position
+    colors: ColorStatistics | None = None
 
 
 def fit(job: Job) -> Position:
