@@ -150,9 +150,7 @@ def load_pixels(
         FailedError: a file cannot be read any more.
     """
     side = spec.resize if train else spec.crop
-    if memory_limit is None:
-        memory_limit = 0 if pictures.mapped else MEMORY_LIMIT // local_world_size()
-    if len(pictures) * spec.channels * side * side > memory_limit:
+    if not fits_in_memory(len(pictures) * spec.channels * side**2, pictures, memory_limit):
         return StreamedPixels(pictures, spec, side, workers)
     images = _fitted_already(pictures, spec, side)
     if images is None:
@@ -162,6 +160,13 @@ def load_pixels(
         for row, square in enumerate(track(fitted, "reading pictures", len(pictures))):
             images[row] = torch.from_numpy(square)
     return MemoryPixels(images, torch.tensor(pictures.labels), pictures.names)
+
+
+def fits_in_memory(size: int, pictures: Pictures, memory_limit: int | None) -> bool:
+    """Whether so many bytes of pictures are held in memory, as :func:`load_pixels` decides it."""
+    if memory_limit is None:
+        memory_limit = 0 if pictures.mapped else MEMORY_LIMIT // local_world_size()
+    return size <= memory_limit
 
 
 def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from alexnet import files
 from alexnet.data.colors import ColorStatistics, measure_colors
-from alexnet.data.loader import Pixels, load_pixels
+from alexnet.data.loader import Pixels, fits_in_memory, load_pixels
 from alexnet.data.sources import Pictures, Splits, data_folder, open_data, write_bad_images
 from alexnet.errors import UsageError
 from alexnet.evaluation.evaluate import score
@@ -118,11 +118,18 @@ class Session:
             self.val_pixels = self._load(self.splits.val, train=False)
 
     def _load(self, pictures: Pictures, *, train: bool) -> Pixels:
-        told = self.plan.config.data
-        limit = None if told.memory_gb is None else int(told.memory_gb * 2**30)
-        return load_pixels(
-            pictures, self.spec, train=train, workers=told.workers, memory_limit=limit
-        )
+        workers, limit = self.plan.config.data.workers, self._memory_limit
+        return load_pixels(pictures, self.spec, train=train, workers=workers, memory_limit=limit)
+
+    @property
+    def _memory_limit(self) -> int | None:
+        told = self.plan.config.data.memory_gb
+        return None if told is None else int(told * 2**30)
+
+    def in_memory(self, count: int) -> bool:
+        """Whether so many training pictures are held in memory."""
+        size = count * self.spec.channels * self.spec.resize**2
+        return fits_in_memory(size, self.splits.train, self._memory_limit)
 
     def _measure_colors(self) -> None:
         """Mean and main directions of the training part's colors, where something goes by them."""
