@@ -1,9 +1,9 @@
 """What each process sends a step: data parallelism against the hybrid of 2014, and two towers.
 
 Claim: at 128 pictures a process, two processes and fp32, `hybrid` sends at least 8 times fewer
-bytes a step than `ddp` for `alexnet`. The bytes are those that the kernel counted on the process's
-TCP connections (gloo over loopback), of one whole training step after a first one; 4 and 8 processes
-stand beside. Beside each is what the formulas of docs/scaling.md say.
+bytes a step than `ddp` for `alexnet`. The bytes are those that the kernel counted on the TCP
+connections of the first process (gloo over loopback), in one whole training step after a first one;
+4 and 8 processes stand beside, and what the formula says of `ddp`.
 
     python benchmarks/parallel_traffic.py
 """
@@ -74,7 +74,8 @@ def worker(scheme: str, path: Path) -> None:
                 stepper.step(images, labels, shares[number], 0, number, sums)
                 dist.barrier()
                 after = bytes_sent()
-                assert before is not None and after is not None
+                assert before is not None
+                assert after is not None
                 sent.append(after - before)
         if runtime.rank == 0:
             weights = sum(p.numel() for p in network.parameters())

@@ -55,9 +55,7 @@ def train(
         show_rehearsal(rehearse(data, model, recipe, settings=told), as_json=common.json)
         return
     if out is None:
-        raise UsageError(
-            "'alexnet train' needs --out: name the run folder to write, as in -o runs/1"
-        )
+        raise UsageError("'alexnet train' needs --out, the run folder to write: -o runs/1")
     from alexnet import train as run_training
     from alexnet.cli.run import show_run
 

@@ -35,7 +35,7 @@ from alexnet.training.sums import Sums
 STEPS = 4
 """Steps that are taken; the first one warms up and is not counted."""
 VALIDATION = 1 / 3
-"""A picture of the validation part costs a forward pass: a third of a training step's arithmetic."""
+"""Of a training step's arithmetic, that a picture of the validation part costs: forward only."""
 
 
 @dataclass(frozen=True)
