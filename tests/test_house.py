@@ -83,8 +83,9 @@ def test_dependencies_that_are_imported_are_declared() -> None:
         for name in found - set(sys.stdlib_module_names) - {"alexnet", "__future__"}
         if importlib.util.find_spec(name)
     }
-    # markupsafe is what jinja2's own strings are made of; timm is an extra.
-    assert third - {"markupsafe", "timm"} == declared - {"tensorboard"}
+    # markupsafe is what jinja2's own strings are made of; the others are extras.
+    extras = {"timm", "datasets", "pyarrow", "scipy"}
+    assert third - {"markupsafe"} - extras == declared - {"tensorboard"}
 
 
 @pytest.mark.slow

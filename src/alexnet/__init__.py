@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alexnet.spec import InputSpec
     from alexnet.tasks.finetune import finetune
     from alexnet.tasks.predict import Classifier, Prediction
+    from alexnet.tasks.prepare import Prepared, prepare
     from alexnet.tasks.run import Run
     from alexnet.tasks.scaling.plan import plan_training
     from alexnet.tasks.train import train
@@ -35,6 +36,7 @@ _HOMES = {
     "Evaluation": "alexnet.evaluation.metrics",
     "InputSpec": "alexnet.spec",
     "Prediction": "alexnet.tasks.predict",
+    "Prepared": "alexnet.tasks.prepare",
     "Run": "alexnet.tasks.run",
     "create_model": "alexnet.models.registry",
     "evaluate": "alexnet.evaluation.evaluate",
@@ -42,6 +44,7 @@ _HOMES = {
     "layers": "alexnet.layers",
     "list_models": "alexnet.models.registry",
     "plan_training": "alexnet.tasks.scaling.plan",
+    "prepare": "alexnet.tasks.prepare",
     "register": "alexnet.models.zoo",
     "train": "alexnet.tasks.train",
 }
@@ -51,6 +54,7 @@ __all__ = [
     "Evaluation",
     "InputSpec",
     "Prediction",
+    "Prepared",
     "Run",
     "__version__",
     "create_model",
@@ -59,6 +63,7 @@ __all__ = [
     "layers",
     "list_models",
     "plan_training",
+    "prepare",
     "register",
     "train",
 ]

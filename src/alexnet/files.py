@@ -52,7 +52,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_error(error: OSError, path: Path) -> AlexnetError:
     """Translate what the system said about a write into one line for the user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FailedError(f"no space left on the disk to write {path}: free some, then --resume")
+        return FailedError(
+            f"no space left on the disk to write {path}: free some, then --resume "
+            f"('alexnet prepare' goes on by itself)"
+        )
     reason = error.strerror or str(error)
     return UsageError(f"cannot write {path} ({reason}): choose a folder that can be written to")
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -83,7 +86,12 @@ class Runtime:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """While entered, one operation uses :attr:`threads` threads."""
+        """While entered, one operation uses :attr:`threads` threads.
+
+        On a processor, a large network's memory is also kept from one step to the next.
+        """
+        if self.device.type == "cpu" and self.channels_last:
+            keep_freed_memory()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -99,6 +107,26 @@ class Runtime:
             "threads": self.threads,
             "world_size": self.world_size,
         }
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed for the next step, instead of giving it back to the system.
+
+    It gives tensors of more than 32 MB back at once, and a page of 4 KB that is asked for again
+    must be cleared and mapped again: half of the time of AlexNet's step at 128 pictures.
+
+    Returns:
+        Whether the system's allocator took the settings; other systems have others.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, (1 << 31) - 1))
 
 
 def resolve(device: str = "auto", precision: str = "auto", *, large: bool = True) -> Runtime:

@@ -13,7 +13,7 @@ from alexnet.cli.main import app, main
 from alexnet.errors import FailedError
 
 COMMANDS = (
-    "demo", "doctor", "evaluate", "finetune", "models", "predict", "summary", "train",
+    "demo", "doctor", "evaluate", "finetune", "models", "predict", "prepare", "summary", "train",
     "weights list", "weights show", "weights convert",
 )  # fmt: skip
 
@@ -58,6 +58,11 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         ("train mnist-5k -o x --model lenet", "did you mean 'lenet5'"),
         ("train mnist-5k -o x --recipe lenet-moden", "did you mean 'lenet-modern'"),
         ("train no-such-data -o x", "no-such-data"),
+        ("prepare mnist-5k", "'alexnet prepare' needs --out"),
+        ("prepare no-such-data -o x", "unknown data set or folder 'no-such-data'"),
+        ("prepare imagenet:nowhere -o x", "there is no folder nowhere: put ILSVRC2012_img_train"),
+        ("prepare mnist-5k -o x --size 0", "size is 0: it must be at least 1"),
+        ("prepare mnist-5k -o x --format png", 'Invalid value "png" for --format'),
         ("summary alexnt", "did you mean 'alexnet'"),
         ("summary lenet5 --set training.lr=1", "write model.NAME=VALUE"),
         ("weights show imagenet", "did you mean 'imagenet1k'"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import math
 from typing import Any
 
@@ -11,8 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.augment import AugmentConfig, augment
-from alexnet.data.order import draws
+from alexnet.data.augment import augment, leaders_of
+from alexnet.data.augment_config import AugmentConfig
+from alexnet.data.colors import ColorStatistics, color_noise
+from alexnet.data.order import draws, normal
+from alexnet.data.randaugment import randaugment
+from alexnet.training.config import Config, from_dict
 
 EVERYTHING = AugmentConfig(
     mirror=0.5,
@@ -26,6 +33,23 @@ EVERYTHING = AugmentConfig(
     contrast=0.3,
     saturation=0.5,
     erase=0.5,
+)
+
+EVERY_NEW_THING = AugmentConfig(
+    mirror=0.5,
+    crop=True,
+    brightness=0.4,
+    erase=0.5,
+    pca=0.1,
+    pca_unit="deviation",
+    pca_divide=1.1,
+    randaugment=2,
+)
+COLORS = ColorStatistics(
+    mean=(0.5, 0.4, 0.3),
+    eigenvalues=(0.2, 0.02, 0.005),
+    eigenvectors=((0.6, 0.8, 0.0), (0.8, -0.6, 0.0), (0.0, 0.0, 1.0)),
+    pictures=7,
 )
 
 
@@ -231,6 +255,18 @@ def test_a_batch_of_none():
         {"scale": (1.2, 0.8)},
         {"scale": (0, 1)},
         {"aspect": -1},
+        {"share": 0},
+        {"pca": -0.1},
+        {"pca": float("inf")},
+        {"pca_unit": "eigenvalues"},
+        {"pca_until": -1},
+        {"pca_divide": 0.9},
+        {"pca_divide": float("nan")},
+        {"randaugment": -1},
+        {"magnitude": 31},
+        {"magnitude": float("nan")},
+        {"mixup": -1},
+        {"cutmix": float("inf")},
     ],
 )
 def test_wrong_amounts_are_refused(wrong):
@@ -243,3 +279,182 @@ def test_a_crop_that_does_not_fit_is_refused(crop):
     indices = torch.arange(2)
     with pytest.raises(ValueError, match="crop"):
         augment(pictures(2, 1, 12), crop, EVERYTHING, seed=0, epoch=0, indices=indices)
+
+
+def test_what_was_drawn_before_is_drawn_still():
+    # From the version in which these were all the options: bytes, and means to two places.
+    first = [0x8A01FF, 0xA7F89C, 0x314816, 0x2E750B, 0x3F2D3B, 0x8EFD95, 0x01565B, 0x709AAB]
+    first += [0x90F799, 0xC7C151, 0xF49C61, 0x8248EC, 0x92C766, 0x2D8946, 0xC321F4, 0x9349AC]
+    first += [0xF7152E]
+    assert (draws(5, 2, torch.tensor([7]), 17)[0] * 2**24).tolist() == first
+    pixels = (torch.arange(4 * 3 * 20 * 20).view(4, 3, 20, 20) * 7919 % 256).to(torch.uint8)
+    indices = torch.tensor([3, 141, 59, 26])
+    config = AugmentConfig(mirror=0.5, crop=True, erase=0.7)
+    copied = augment(pixels, 16, config, seed=5, epoch=2, indices=indices, fill=9)
+    digest = hashlib.sha256(copied.to(torch.uint8).numpy().tobytes()).hexdigest()
+    assert digest.startswith("c5f5d7b0518b9ffb")
+    means = augment(pixels, 16, EVERYTHING, seed=5, epoch=2, indices=indices, fill=9).mean((2, 3))
+    expected = [53.04, 54.43, 52.92, 102.33, 101.71, 100.5, 140.3, 138.75, 139.96]
+    assert means.flatten()[:9].tolist() == pytest.approx(expected, abs=0.01)
+
+
+@given(st.lists(st.integers(0, 99), max_size=70), st.integers(1, 40))
+def test_leaders_are_the_first_of_each_group(indices, share):
+    ours = leaders_of(torch.tensor(indices, dtype=torch.int64), share)
+    assert ours.tolist() == [indices[position // share * share] for position in range(len(indices))]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.4], ids=["copied", "resampled"])
+def test_leaders_decide_crop_and_mirror(scale):
+    # With one magnification for all, the place and the mirror are all that is drawn.
+    alone = AugmentConfig(crop=True, mirror=0.5, scale=(scale, scale))
+    together = dataclasses.replace(alone, share=5)
+    pixels, indices = pictures(12, 3, 20), torch.arange(12)
+    leaders = leaders_of(indices, 5)
+    ours = augment(pixels, 12, together, seed=0, epoch=0, indices=indices, leaders=leaders)
+    assert torch.equal(ours, augment(pixels, 12, alone, seed=0, epoch=0, indices=leaders))
+    assert not torch.equal(ours, augment(pixels, 12, alone, seed=0, epoch=0, indices=indices))
+
+
+def test_leaders_decide_nothing_else():
+    pixels, indices = pictures(12, 3, 20), torch.arange(12)
+    config = dataclasses.replace(EVERYTHING, crop=False, mirror=0.0, pca=0.1, randaugment=1)
+    own, shared = (
+        augment(
+            pixels, 12, config, seed=0, epoch=0, indices=indices, leaders=leaders, colors=COLORS
+        )
+        for leaders in (None, torch.zeros(12, dtype=torch.int64))
+    )
+    assert torch.equal(own, shared)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.floats(0.001, 0.3), min_size=3, max_size=3),
+    st.floats(0.01, 1.0),
+    st.sampled_from(["variance", "deviation"]),
+    st.integers(0, 2**32),
+)
+def test_color_noise_has_the_covariance_of_the_formula(eigenvalues, deviation, unit, seed):
+    # P diag((deviation * lambda)^2) P^T, times 255^2; the noise is normal, so the standard error
+    # of a covariance is sqrt((Cii Cjj + Cij^2) / n). Six of them.
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    values = sorted(eigenvalues, reverse=True)
+    colors = ColorStatistics((0.5,) * 3, tuple(values), tuple(map(tuple, basis.T.tolist())), 1)
+    lengths = np.sqrt(values) if unit == "deviation" else np.array(values)
+    expected = basis @ np.diag((255 * deviation * lengths) ** 2) @ basis.T
+    count = 20_000
+    pixels = torch.full((count, 3, 1, 1), 100, dtype=torch.uint8)
+    config = AugmentConfig(pca=deviation, pca_unit=unit)
+    indices = torch.arange(count)
+    ours = augment(pixels, 1, config, seed=seed, epoch=1, indices=indices, colors=colors)
+    noise = ours[:, :, 0, 0].double().numpy() - 100
+    spread = np.sqrt(np.diag(expected))
+    assert (np.abs(noise.mean(0)) < 6 * spread / math.sqrt(count) + 1e-4).all()
+    error = np.sqrt((np.outer(spread, spread) ** 2 + expected**2) / count)
+    assert (np.abs(np.cov(noise.T) - expected) < 6 * error + 1e-4).all()
+
+
+def test_color_noise_is_one_shift_a_picture_and_normal():
+    pixels, indices = pictures(8, 3, 12), torch.arange(8)
+    config = AugmentConfig(pca=0.1)
+    ours = augment(pixels, 12, config, seed=0, epoch=0, indices=indices, colors=COLORS)
+    shift = ours.double() - pixels
+    assert torch.allclose(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-4)
+    alphas = 0.1 * normal(draws(0, 0, indices, 20)[:, 17:])
+    expected = color_noise(alphas, COLORS, "variance").double()
+    assert torch.allclose(shift[:, :, 0, 0], expected, atol=1e-4)
+    assert shift[:, :, 0, 0].unique().numel() == 24
+    gray = ColorStatistics((0.5,), (0.1,), ((1.0,),), 1)
+    ours = augment(pixels[:, :1], 12, config, seed=0, epoch=0, indices=indices, colors=gray)
+    assert torch.allclose(ours - pixels[:, :1], 25.5 * alphas[:, :1, None, None], atol=1e-4)
+
+
+def test_color_noise_stops_at_its_epoch():
+    pixels, indices = pictures(4, 3, 12), torch.arange(4)
+    for until, noisy in ((0, [True] * 4), (2, [True, True, False, False])):
+        config = AugmentConfig(pca=0.1, pca_divide=1.5, pca_until=until)
+        for epoch, expected in enumerate(noisy):
+            ours = augment(pixels, 12, config, seed=0, epoch=epoch, indices=indices, colors=COLORS)
+            assert torch.equal(ours, pixels.float()) != expected
+
+
+def test_division_is_about_the_mean_color_and_takes_the_noise_with_it():
+    pixels, indices = pictures(4, 3, 12), torch.arange(4)
+    plain, divided = (
+        augment(
+            pixels,
+            12,
+            AugmentConfig(pca=0.1, pca_divide=divide),
+            seed=0,
+            epoch=0,
+            indices=indices,
+            colors=COLORS,
+        )
+        for divide in (1.0, 1.1)
+    )
+    mean = torch.tensor([127.5, 102.0, 76.5]).view(1, 3, 1, 1)
+    assert torch.allclose(divided, mean + (plain - mean) / 1.1, atol=1e-3)
+
+
+def test_randaugment_comes_after_the_crop():
+    pixels, indices = pictures(9, 3, 20), torch.arange(9)
+    plain = AugmentConfig(crop=True, mirror=0.5)
+    both = dataclasses.replace(plain, randaugment=2, magnitude=15)
+    crops = augment(pixels, 16, plain, seed=3, epoch=4, indices=indices, fill=7).to(torch.uint8)
+    expected = randaugment(crops, 2, 15, seed=3, epoch=4, indices=indices, fill=7)
+    ours = augment(pixels, 16, both, seed=3, epoch=4, indices=indices, fill=7)
+    assert torch.equal(ours, expected.float())
+    turned = dataclasses.replace(both, rotate=20)  # interpolated pixels are rounded before
+    assert augment(pixels, 16, turned, seed=3, epoch=4, indices=indices).frac().eq(0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(9)), st.integers(1, 9))
+def test_the_batch_does_not_matter_to_noise_and_operations(order, batch):
+    pixels, indices = pictures(9, 3, 12), torch.arange(9)
+    leaders = leaders_of(indices, 4)
+
+    def varied(rows: torch.Tensor) -> torch.Tensor:
+        return augment(
+            pixels[rows],
+            10,
+            EVERY_NEW_THING,
+            seed=0,
+            epoch=4,
+            indices=indices[rows],
+            leaders=leaders[rows],
+            colors=COLORS,
+        )
+
+    whole = varied(indices)
+    for rows in torch.tensor(order).split(batch):
+        assert torch.allclose(varied(rows), whole[rows], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "colors", "message"),
+    [
+        (AugmentConfig(pca=0.1), None, "measure_colors"),
+        (AugmentConfig(pca=0.1), ColorStatistics((0.5,), (0.1,), ((1.0,),), 1), "1 channels"),
+        (AugmentConfig(share=2), COLORS, "leaders_of"),
+    ],
+)
+def test_what_the_configuration_needs_is_asked_for(config, colors, message):
+    indices = torch.arange(2)
+    with pytest.raises(ValueError, match=message):
+        augment(pictures(2, 3, 12), 9, config, seed=0, epoch=0, indices=indices, colors=colors)
+    with pytest.raises(ValueError, match="share=0"):
+        leaders_of(indices, 0)
+
+
+def test_configurations_are_read_back_old_ones_too():
+    whole = Config(augment=EVERY_NEW_THING).to_dict()
+    assert from_dict(json.loads(json.dumps(whole))) == Config(augment=EVERY_NEW_THING)
+    old = Config(augment=EVERYTHING).to_dict()
+    new = ("share", "pca", "pca_unit", "pca_until", "pca_divide", "randaugment", "magnitude")
+    for name in (*new, "mixup", "cutmix"):
+        del old["augment"][name]
+    assert from_dict(json.loads(json.dumps(old))) == Config(augment=EVERYTHING)
+    changed = Config().override({"augment.pca": "0.1", "augment.pca_unit": "deviation"})
+    assert changed.augment == AugmentConfig(pca=0.1, pca_unit="deviation")

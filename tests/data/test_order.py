@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from alexnet.data.order import draws, epoch_batches, epoch_order, hash64, stream_key
+from alexnet.chance import MIX, hash64, stream_key
+from alexnet.data.order import draws, epoch_batches, epoch_order, normal
 
 NUMBERS = st.integers(min_value=-(2**70), max_value=2**70)
 
@@ -127,6 +129,7 @@ def test_neighbors_are_uncorrelated():
         "draws": (first[:, 0], first[:, 1]),
         "draw and next picture": (first[1:, 0], first[:-1, 1]),
         "epochs": (first[:, 0], draws(0, 1, torch.arange(count), 1)[:, 0]),
+        "streams": (first[:, 0], draws(0, 0, torch.arange(count), 1, MIX)[:, 0]),
         "seeds": (first[:, 0], draws(1, 0, torch.arange(count), 1)[:, 0]),
         "seed and epoch exchanged": (
             draws(1, 2, torch.arange(count), 1)[:, 0],
@@ -143,6 +146,13 @@ def test_pairs_of_draws_fill_the_square():
     cells = (numbers * 20).long()
     counts = torch.bincount(cells[:, 0] * 20 + cells[:, 1], minlength=400).float()
     assert ((counts - 100) ** 2 / 100).sum() < 510  # 399 degrees of freedom; 0.9998 quantile
+
+
+def test_normal_is_the_quantile_and_never_infinite():
+    uniform = torch.cat((torch.arange(0, 2**24, 997), torch.tensor([2**24 - 1]))) / 2**24
+    expected = stats.norm.ppf(uniform.double().numpy() + 2.0**-25)
+    assert (normal(uniform).double() - torch.from_numpy(expected)).abs().max() < 2e-6
+    assert torch.equal(normal(uniform[:1]), -normal(uniform[-1:]))
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=4), st.lists(NUMBERS, min_size=1, max_size=4))

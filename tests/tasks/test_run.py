@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -315,23 +315,6 @@ def test_weights_that_burst_in_the_last_step_are_no_finished_run(
     said = refused(line, capsys, code=3)
     part = "on the test part" if val_fraction == "0" else "validation of epoch 1"
     assert f"the loss is no longer a number ({part})" in said
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mounts a file system of so many bytes, where that is allowed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(size: int) -> Path:
-        line = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if shutil.which("mount") is None or subprocess.run(line, capture_output=True).returncode:
-            pytest.skip("file systems cannot be mounted here")
-        return folder
-
-    yield mount
-    if os.path.ismount(folder):
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 # The weights take 250 KB, a checkpoint 500 KB: the disk is full at the settings, at the weights,

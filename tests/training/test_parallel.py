@@ -97,14 +97,13 @@ def figures(run: Path) -> dict[str, Any]:
     metrics = json.loads((run / "config.json").read_text())["metrics"]
     evaluation = json.loads((run / "evaluation.json").read_text())
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    counted = {
+    return {
         "metrics": {name: value for name, value in metrics.items() if "top" in name},
         "confusion": evaluation["confusion"],
         "images": (metrics["test_images"], evaluation["images"]),
         "top1": [(record["train_top1"], record["val_top1"]) for record in history],
         "balanced": [record["val_balanced_accuracy"] for record in history],
     }
-    return counted
 
 
 def assert_same_figures(run: Path, other: Path) -> None:

@@ -25,6 +25,7 @@ from alexnet.cli.models import models
 from alexnet.cli.options import EVERYWHERE, STANDARD_INPUT, WHAT_THERE_IS
 from alexnet.cli.plan import plan
 from alexnet.cli.predict import predict
+from alexnet.cli.prepare import prepare
 from alexnet.cli.summary import summary
 from alexnet.cli.train import train
 from alexnet.cli.weights import weights
@@ -49,7 +50,7 @@ Exit codes: 0 done, 1 done with some inputs refused, 2 wrong use, 3 failed, 130 
 
 _GROUPS = (
     (Group("Start here", sort_key=1), (demo, doctor)),
-    (Group("Your own pictures", sort_key=2), (finetune, train, evaluate, predict)),
+    (Group("Your own pictures", sort_key=2), (finetune, train, evaluate, predict, prepare)),
     (WHAT_THERE_IS, (models, summary, plan)),
 )
 
@@ -159,6 +160,8 @@ def _interrupted(words: list[str]) -> int:
     elif words and words[0] in _RESUMABLE:
         again = words if "--resume" in words else [*words, "--resume"]
         line = f"interrupted; go on with: alexnet {shlex.join(again)}"
+    elif words and words[0] == "prepare":
+        line = f"interrupted; go on with the same command: alexnet {shlex.join(words)}"
     else:
         line = "interrupted; no file was left half-written: run the same command again"
     print(f"\nalexnet: {line}", file=sys.stderr)  # noqa: T201

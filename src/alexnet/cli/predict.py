@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from alexnet.cli.options import STANDARD_INPUT, Common
+
+if TYPE_CHECKING:
+    from alexnet import Prediction
 
 
 def predict(
@@ -51,11 +54,19 @@ def predict(
             if isinstance(answer, str):
                 emit({"image": str(path), "error": answer})
             else:
-                answers = [dataclasses.asdict(one) for one in answer]
+                answers = [
+                    {name: value for name, value in dataclasses.asdict(one).items() if value != ""}
+                    for one in answer
+                ]
                 emit({"image": str(path), "predictions": answers})
         elif isinstance(answer, str):
             say(flatten(f"{path}  error: {answer}"))
         else:
-            answers = (f"{one.label} {one.probability:.1%}" for one in answer)
+            answers = (f"{_called(one)} {one.probability:.1%}" for one in answer)
             say(flatten(f"{path}  {', '.join(answers)}"))
     return 1 if refused else 0
+
+
+def _called(answer: Prediction) -> str:
+    """The class, and what it is called where its name is a code."""
+    return f"{answer.label} ({answer.description})" if answer.description else answer.label

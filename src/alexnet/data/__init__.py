@@ -1,9 +1,12 @@
 """Pictures: where they come from, how they are decoded, ordered, varied and read in batches."""
 
-from alexnet.data.augment import AugmentConfig, augment
+from alexnet.data.augment import augment, leaders_of
+from alexnet.data.augment_config import AugmentConfig
+from alexnet.data.colors import ColorStatistics, measure_colors
 from alexnet.data.decode import DecodeError, decode, from_any
 from alexnet.data.fit import fit
 from alexnet.data.loader import MemoryPixels, Pixels, StreamedPixels, load_pixels
+from alexnet.data.mix import mix
 from alexnet.data.order import draws, epoch_batches, epoch_order
 from alexnet.data.pictures import (
     ArrayPictures,
@@ -20,6 +23,7 @@ __all__ = [
     "ArrayPictures",
     "AugmentConfig",
     "BadImage",
+    "ColorStatistics",
     "DecodeError",
     "FilePictures",
     "MemoryPixels",
@@ -35,7 +39,10 @@ __all__ = [
     "epoch_order",
     "fit",
     "from_any",
+    "leaders_of",
     "load_pixels",
+    "measure_colors",
+    "mix",
     "open_data",
     "stratified_folds",
     "stratified_split",

@@ -9,75 +9,26 @@ Every number comes from :func:`alexnet.data.order.draws`, so a picture's augment
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alexnet.data.order import draws
+from alexnet.data.augment_config import AugmentConfig
+from alexnet.data.colors import ColorStatistics, color_noise
+from alexnet.data.order import draws, normal
+from alexnet.data.randaugment import randaugment
 
 # Which draw each choice reads: turning one on changes no other.
 _MIRROR, _X, _Y, _SCALE, _ASPECT, _ROTATE, _SHIFT_X, _SHIFT_Y, _SHEAR = range(9)
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(9, 12)
 _ERASE, _ERASE_AREA, _ERASE_ASPECT, _ERASE_X, _ERASE_Y = range(12, 17)
-_DRAWS = 17
+_COLOR = 17  # and one more a channel
+_DRAWS = 20
+_SHARED = 3  # the first ones, which may be another picture's
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: the gray of a color
 _SMALL = 64 * 64  # pixels; above, slices are copied one by one faster than gathered
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """What is varied, and by how much; the defaults vary nothing.
-
-    Attributes:
-        mirror: probability of a left-right mirror.
-        crop: True cuts at a random position of the stored square, False at its center.
-        scale: range of the magnification, drawn log-uniformly: 1.25 shows the picture a quarter
-            larger. With ``crop`` and a range from ``crop / resize`` up, this is the
-            random-resized-crop of Szegedy et al. 2014 (section 6).
-        aspect: width over height is changed by a factor in [1 / (1 + aspect), 1 + aspect].
-        rotate: largest rotation in degrees, either way.
-        shift: largest translation as a fraction of the output's side, either way and direction.
-        shear: largest horizontal shear in degrees, either way.
-        brightness: values are multiplied by a factor in [1 - brightness, 1 + brightness].
-        contrast: the same for the distance from the picture's mean gray.
-        saturation: the same for the distance of each pixel from its own gray.
-        erase: probability that a rectangle (2% to 20% of the area) is filled
-            (Zhong et al. 2017, "Random erasing").
-    """
-
-    mirror: float = 0.0
-    crop: bool = False
-    scale: tuple[float, float] = (1.0, 1.0)
-    aspect: float = 0.0
-    rotate: float = 0.0
-    shift: float = 0.0
-    shear: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    erase: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", (float(self.scale[0]), float(self.scale[1])))
-        for name in ("mirror", "erase", "brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
-        for name in ("aspect", "rotate", "shift", "shear"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if not self.shear < 90:
-            raise ValueError(f"shear={self.shear} must be less than 90 degrees")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale={self.scale} must be (low, high) with 0 < low <= high")
-
-    @property
-    def resamples(self) -> bool:
-        """Whether pixels are interpolated, rather than copied as they are."""
-        turned = self.aspect or self.rotate or self.shift or self.shear
-        return bool(turned) or self.scale != (1.0, 1.0)
 
 
 def augment(
@@ -89,8 +40,13 @@ def augment(
     epoch: int,
     indices: Tensor,
     fill: float | None = 0,
+    leaders: Tensor | None = None,
+    colors: ColorStatistics | None = None,
 ) -> Tensor:
     """Cut and vary a batch of pictures.
+
+    In this order: crop, geometry and mirror; RandAugment; brightness, contrast and saturation;
+    color noise; erasing. Mixing pictures is :func:`alexnet.data.mix.mix`.
 
     Args:
         pixels: uint8 ``[B, C, S, S]``.
@@ -100,32 +56,91 @@ def augment(
         epoch: from 0.
         indices: int64 ``[B]``, the pictures' indices in the training part.
         fill: gray level (0 to 255) of what lies outside the picture and of erased rectangles; None
-            repeats the picture's edge outside it, and erases to middle gray.
+            repeats the picture's edge outside it, and fills with middle gray what is erased or,
+            in RandAugment, outside.
+        leaders: int64 ``[B]``, for each picture the index of the one whose crop position and mirror
+            it takes (from :func:`leaders_of`); its own when None.
+        colors: of the training pictures, for color noise.
 
     Returns:
-        float32 ``[B, C, crop, crop]``, 0 to 255, on the device of ``pixels``.
+        float32 ``[B, C, crop, crop]`` on the device of ``pixels``, 0 to 255 but for color noise,
+        which is not clamped.
 
     Raises:
-        ValueError: ``crop`` is larger than the pictures.
+        ValueError: ``crop`` is larger than the pictures, or what the configuration needs
+            (``leaders``, ``colors``) is missing or does not fit.
     """
-    if not 1 <= crop <= pixels.shape[-1]:
-        raise ValueError(f"crop={crop} must lie between 1 and the side, {pixels.shape[-1]}")
+    _check(pixels, crop, config, leaders, colors)
     if not len(pixels):
         return pixels.new_empty(0, pixels.shape[1], crop, crop, dtype=torch.float32)
     numbers = draws(seed, epoch, indices.to(pixels.device), _DRAWS)
+    if leaders is not None:
+        shared = draws(seed, epoch, leaders.to(pixels.device), _SHARED)
+        numbers = torch.cat((shared, numbers[:, _SHARED:]), 1)
+    middle = 127.5 if fill is None else fill
     cut = _resampled if config.resamples else _copied
     images = cut(pixels, crop, config, numbers, fill)
+    if config.randaugment:
+        whole = images if images.dtype == torch.uint8 else images.round().to(torch.uint8)
+        count, magnitude = config.randaugment, config.magnitude
+        images = randaugment(
+            whole, count, magnitude, seed=seed, epoch=epoch, indices=indices, fill=middle
+        )
+    images = images.to(torch.float32)
     if config.brightness or config.contrast or config.saturation:
         images = _relit(images, config, numbers)
+    if colors is not None and config.noisy(epoch):
+        images = _recolored(images, config, numbers, colors)
     if config.erase:
-        images = _erased(images, config, numbers, 127.5 if fill is None else fill)
+        images = _erased(images, config, numbers, middle)
     return images
+
+
+def leaders_of(indices: Tensor, share: int) -> Tensor:
+    """For each picture of a whole batch, the one whose crop position and mirror it takes.
+
+    Args:
+        indices: int64 ``[B]``, the batch's pictures in order, of all processes together.
+        share: how many in a row take those of the first of them; the last group may be smaller.
+
+    Returns:
+        int64 ``[B]``: the index at position ``(i // share) * share``.
+
+    Raises:
+        ValueError: ``share`` is below 1.
+    """
+    if share < 1:
+        raise ValueError(f"share={share} must be 1, which does nothing, or more")
+    positions = torch.arange(len(indices), device=indices.device)
+    return indices[positions // share * share]
+
+
+def _check(
+    pixels: Tensor,
+    crop: int,
+    config: AugmentConfig,
+    leaders: Tensor | None,
+    colors: ColorStatistics | None,
+) -> None:
+    if not 1 <= crop <= pixels.shape[-1]:
+        raise ValueError(f"crop={crop} must lie between 1 and the side, {pixels.shape[-1]}")
+    if config.share > 1 and leaders is None:
+        raise ValueError(
+            f"share={config.share} needs leaders: give leaders_of(the whole batch's indices, share)"
+        )
+    if config.pca and colors is None:
+        raise ValueError(f"pca={config.pca} needs colors: give those of measure_colors")
+    if config.pca and colors is not None and len(colors.mean) != pixels.shape[1]:
+        raise ValueError(
+            f"colors has {len(colors.mean)} channels for pictures of {pixels.shape[1]}: "
+            "measure the colors of the training pictures"
+        )
 
 
 def _copied(
     pixels: Tensor, crop: int, config: AugmentConfig, numbers: Tensor, fill: float | None
 ) -> Tensor:
-    """Crop and mirror in whole pixels: exact copies, nothing outside to fill."""
+    """Crop and mirror in whole pixels: exact copies, still uint8, nothing outside to fill."""
     spare = pixels.shape[-1] - crop
     if config.crop and spare:
         images = _crops(pixels, crop, _whole(numbers[:, _X], spare), _whole(numbers[:, _Y], spare))
@@ -135,7 +150,7 @@ def _copied(
     if config.mirror:
         mirrored = (numbers[:, _MIRROR] < config.mirror).view(-1, 1, 1, 1)
         images = torch.where(mirrored, images.flip(3), images)
-    return images.to(torch.float32).contiguous()
+    return images.contiguous()
 
 
 def _whole(uniform: Tensor, largest: int) -> Tensor:
@@ -224,6 +239,24 @@ def _relit(images: Tensor, config: AugmentConfig, numbers: Tensor) -> Tensor:
     if config.saturation and images.shape[1] == 3:
         images = torch.lerp(_gray(images), images, factor(_SATURATION, config.saturation))
     return images.clamp(0, 255)
+
+
+def _recolored(
+    images: Tensor, config: AugmentConfig, numbers: Tensor, colors: ColorStatistics
+) -> Tensor:
+    """Color noise, one shift a picture; in place.
+
+    With m the mean color, a pixel p becomes ``m + (p - m + noise) / pca_divide``. That the noise is
+    divided too follows Krizhevsky's code; it subtracts a mean at each position, where we read the
+    mean color, since a picture is moved and mirrored before.
+    """
+    alphas = config.pca * normal(numbers[:, _COLOR : _COLOR + images.shape[1]])
+    noise = color_noise(alphas, colors, config.pca_unit)
+    if config.pca_divide != 1:
+        mean = 255 * torch.tensor(colors.mean, device=images.device)
+        images = images.div_(config.pca_divide)
+        noise = (noise - mean) / config.pca_divide + mean
+    return images.add_(noise[:, :, None, None])
 
 
 def _gray(images: Tensor) -> Tensor:

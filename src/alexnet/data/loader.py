@@ -21,10 +21,13 @@ from alexnet.data.pictures import ArrayPictures, Indices, Pictures
 from alexnet.data.threads import in_threads
 from alexnet.errors import AlexnetError, FailedError
 from alexnet.progress import track
+from alexnet.runtime import local_world_size
 from alexnet.spec import InputSpec
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
+MEMORY_LIMIT = 4 << 30
+"""Bytes of decoded pictures that are kept, unless told otherwise."""
 _AHEAD = 256  # pictures that threads may have read before they are asked for
 
 
@@ -130,7 +133,7 @@ def load_pixels(
     *,
     train: bool,
     workers: int = 0,
-    memory_limit: int = 4 << 30,
+    memory_limit: int | None = None,
 ) -> Pixels:
     """Fit pictures to one size, in memory if they take at most ``memory_limit`` bytes.
 
@@ -140,12 +143,15 @@ def load_pixels(
         train: True keeps the square of ``spec.resize`` that training crops are cut from; False the
             center crop that is evaluated.
         workers: processes that read where the pictures are streamed; with 0, threads.
-        memory_limit: in bytes.
+        memory_limit: in bytes; None is 0 for pictures that are mapped, else :data:`MEMORY_LIMIT`,
+            divided among the processes that torchrun started on this machine.
 
     Raises:
         FailedError: a file cannot be read any more.
     """
     side = spec.resize if train else spec.crop
+    if memory_limit is None:
+        memory_limit = 0 if pictures.mapped else MEMORY_LIMIT // local_world_size()
     if len(pictures) * spec.channels * side * side > memory_limit:
         return StreamedPixels(pictures, spec, side, workers)
     images = _fitted_already(pictures, spec, side)

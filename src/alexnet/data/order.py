@@ -8,12 +8,13 @@ The function is that of :mod:`alexnet.chance`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from alexnet.chance import DRAWS, GOLDEN, ORDER, hash64, shifted, signed, stream_key
+from alexnet.chance import GOLDEN, ORDER, VARY, hash64, shifted, signed, stream_key
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -52,7 +53,7 @@ def epoch_batches(
         yield order[start : min(start + batch_size, count)]
 
 
-def draws(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
+def draws(seed: int, epoch: int, indices: Tensor, count: int, stream: int = VARY) -> Tensor:
     """Random numbers for pictures, the same whatever the batch they are in.
 
     Args:
@@ -60,13 +61,27 @@ def draws(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
         epoch: from 0.
         indices: int64 ``[B]``, which pictures.
         count: numbers a picture; asking for more leaves the first ones as they were.
+        stream: what they are for; no two streams share a number.
 
     Returns:
         float32 ``[B, count]``, uniform in [0, 1), on the device of ``indices``.
     """
-    pictures = hash64(stream_key(DRAWS, seed, epoch), indices)
+    pictures = hash64(stream_key(stream, seed, epoch), indices)
     numbers = hash64(
         0, pictures[:, None] + signed(GOLDEN) * torch.arange(1, count + 1, device=indices.device)
     )
     # The upper 24 bits: every float32 of the form k / 2^24, each equally likely.
     return shifted(numbers, 40).to(torch.float32) * 2.0**-24
+
+
+def normal(uniform: Tensor) -> Tensor:
+    """Standard normal numbers from :func:`draws`, one for one.
+
+    Args:
+        uniform: float32 of the form k / 2^24, any shape.
+
+    Returns:
+        float32 of the same shape: the normal quantile of ``uniform + 2^-25``, the middle of the
+        24-bit number's interval, which is never 0 or 1; at most 5.4 either way.
+    """
+    return math.sqrt(2) * torch.erfinv(2 * uniform - 1 + 2.0**-24)  # the sum is exact in float32

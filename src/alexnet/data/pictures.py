@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import abc
+import copy
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import files
-from alexnet.data.decode import decode
-from alexnet.errors import FailedError, UsageError
+from alexnet.data.decode import DecodeError, decode
+from alexnet.errors import FailedError
 
 Indices = NDArray[np.int64] | Sequence[int]
 Image = NDArray[np.uint8]
@@ -41,7 +44,11 @@ class Pictures(abc.ABC):
         classes: the names of the classes.
         labels: int64 ``[N]``, indices into ``classes``.
         names: a name a picture: path relative to the data folder, or ``"mnist-5k/test/17"``.
+        mapped: whether the system reads the pictures from the disk as they are asked for and takes
+            the memory back, so that keeping them decoded would only cost memory.
     """
+
+    mapped: bool = False
 
     def __init__(
         self, classes: Sequence[str], labels: NDArray[np.integer], names: Sequence[str]
@@ -56,16 +63,40 @@ class Pictures(abc.ABC):
         return len(self.labels)
 
     @abc.abstractmethod
-    def read(self, index: int) -> Image:
+    def decode(self, index: int) -> Image:
         """One picture: uint8 ``[H, W, 3]`` in RGB or ``[H, W, 1]`` in gray.
 
         Raises:
-            FailedError: the file cannot be read any more.
+            DecodeError: it cannot be decoded.
         """
+
+    def read(self, index: int) -> Image:
+        """One picture that could be decoded before.
+
+        Raises:
+            FailedError: it cannot be read any more.
+        """
+        try:
+            return self.decode(index)
+        except DecodeError as error:
+            raise FailedError(
+                f"{self.names[index]} could be read before and cannot now ({error}): "
+                "keep the pictures unchanged while they are used, then start again"
+            ) from error
 
     @abc.abstractmethod
     def subset(self, indices: Indices) -> Pictures:
         """The pictures at ``indices``, in that order."""
+
+    @abc.abstractmethod
+    def marks(self) -> NDArray[np.int64]:
+        """A number a picture, ``[N]``, that tells when it was changed: its size or a checksum."""
+
+    def relabeled(self, classes: Sequence[str], labels: NDArray[np.integer]) -> Self:
+        """The same pictures under other classes."""
+        other = copy.copy(self)
+        other.classes, other.labels = tuple(classes), np.asarray(labels, dtype=np.int64)
+        return other
 
 
 class ArrayPictures(Pictures):
@@ -89,9 +120,13 @@ class ArrayPictures(Pictures):
             raise ValueError(f"{len(labels)} labels for {len(images)} images: give one an image")
         self.images = images
 
-    def read(self, index: int) -> Image:
+    def decode(self, index: int) -> Image:
         """A view of the array."""
         return self.images[index]
+
+    def marks(self) -> NDArray[np.int64]:
+        """A checksum of each picture."""
+        return np.array([zlib.crc32(one.tobytes()) for one in self.images], np.int64)
 
     def subset(self, indices: Indices) -> ArrayPictures:
         """A copy of the pictures at ``indices``."""
@@ -119,15 +154,13 @@ class FilePictures(Pictures):
             raise ValueError(f"{len(labels)} labels for {len(paths)} paths: give one a picture")
         self.paths = paths
 
-    def read(self, index: int) -> Image:
+    def decode(self, index: int) -> Image:
         """Decode the file."""
-        try:
-            return decode(self.paths[index])
-        except UsageError as error:
-            raise FailedError(
-                f"{self.names[index]} could be read before and cannot now ({error}): "
-                "keep the pictures unchanged while they are used, then start again"
-            ) from error
+        return decode(self.paths[index])
+
+    def marks(self) -> NDArray[np.int64]:
+        """The size of each file; -1 where it cannot be told."""
+        return np.array([_size(path) for path in self.paths], np.int64)
 
     def subset(self, indices: Indices) -> FilePictures:
         """The paths at ``indices``."""
@@ -135,6 +168,13 @@ class FilePictures(Pictures):
         paths = [self.paths[row] for row in rows]
         names = [self.names[row] for row in rows]
         return FilePictures(paths, self.classes, self.labels[rows], names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # decoding will say why
+        return -1
 
 
 @dataclass(frozen=True)
@@ -149,6 +189,7 @@ class Splits:
         test: the pictures to be read once, at the end, if any.
         refused: the files that were skipped.
         note: what else the reader should know, a sentence each; empty when there is nothing.
+        descriptions: what a class is called by people, where its name is a code.
     """
 
     name: str
@@ -158,6 +199,7 @@ class Splits:
     test: Pictures | None
     refused: tuple[BadImage, ...] = ()
     note: str = ""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_bad_images(path: str | os.PathLike[str], refused: Iterable[BadImage]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from alexnet.data.folder import open_folder
+from alexnet.data import huggingface, imagenet
+from alexnet.data.folder import list_folder
+from alexnet.data.lenient import lenient
 from alexnet.data.named import NAMED, bundled_digits, named_parts
+from alexnet.data.parts import Contents, Part, check, divide
 from alexnet.data.pictures import (
     ArrayPictures,
     BadImage,
@@ -14,6 +18,7 @@ from alexnet.data.pictures import (
     Splits,
     write_bad_images,
 )
+from alexnet.data.prepared import is_prepared, list_prepared, read_manifest
 from alexnet.data.split import stratified_split
 from alexnet.errors import UsageError, unknown_name
 
@@ -23,8 +28,10 @@ __all__ = [
     "FilePictures",
     "Pictures",
     "Splits",
+    "data_folder",
     "data_names",
     "has_mirror_images",
+    "list_data",
     "open_data",
     "stratified_split",
     "write_bad_images",
@@ -38,7 +45,21 @@ def data_names() -> list[str]:
 
 def has_mirror_images(data: str) -> bool:
     """Whether a picture's mirror image is of the same class: False for digits and letters."""
+    folder = data_folder(data)
+    if folder is not None and is_prepared(folder):
+        return bool(read_manifest(folder).get("mirror_images", True))
     return data not in ("mnist-5k", "mnist", "kmnist")
+
+
+def data_folder(data: str) -> Path | None:
+    """The folder that ``data`` names, as a whole path; None where it names none."""
+    if not data or data in data_names():
+        return None
+    folder = Path(data.removeprefix(imagenet.PREFIX)).expanduser()
+    try:
+        return folder.resolve() if folder.is_dir() else None
+    except OSError:
+        return None
 
 
 def open_data(
@@ -75,6 +96,34 @@ def open_data(
     if data in NAMED:
         train, test = named_parts(data)
         return _with_validation(data, train, test, val_fraction, seed)
+    contents = list_data(data)
+    if contents.large:
+        return lenient(divide(contents, seed, val_fraction, test_fraction), workers)
+    if not contents.checked:
+        parts = {name: check(part, workers) for name, part in contents.parts.items()}
+        contents = replace(contents, parts=parts)
+    return divide(contents, seed, val_fraction, test_fraction)
+
+
+def list_data(data: str) -> Contents:
+    """What is in a data set, before it is divided and before pictures are looked into.
+
+    Raises:
+        UsageError: no such data set, or a folder that cannot be read.
+        FailedError: files that are damaged or cannot be downloaded.
+    """
+    if data in data_names():
+        named = bundled_digits(0) if data == "mnist-5k" else named_parts(data)
+        parts = {
+            name: Part(pictures, (), f"{name}/", data)
+            for name, pictures in zip(("train", "test"), named, strict=True)
+        }
+        mirror = has_mirror_images(data)
+        return Contents(data, parts, divided=True, checked=True, mirror=mirror)
+    if data.startswith(huggingface.PREFIX):
+        return huggingface.list_hub(data)
+    if data.startswith(imagenet.PREFIX):
+        return imagenet.list_imagenet(data)
     folder = Path(data).expanduser()
     try:
         exists = bool(data) and folder.exists()
@@ -82,7 +131,11 @@ def open_data(
         raise UsageError(f"{data} cannot be read ({error.strerror}): check the path") from error
     if not exists:
         raise _no_such_data(data)
-    return open_folder(folder, seed, val_fraction, test_fraction, workers)
+    if folder.is_dir() and is_prepared(folder):
+        return list_prepared(folder)
+    if folder.is_dir() and huggingface.is_hugging_face(folder):
+        return huggingface.list_hugging_face(folder)
+    return list_folder(folder)
 
 
 def _check_fractions(val_fraction: float, test_fraction: float) -> None:

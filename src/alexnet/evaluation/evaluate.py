@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.data.loader import Pixels, load_pixels
-from alexnet.data.sources import BadImage, Pictures, Splits, open_data
+from alexnet.data.sources import BadImage, Pictures, Splits, data_folder, open_data
 from alexnet.errors import UsageError
 from alexnet.evaluation.metrics import Evaluation, Mistake, Tally
 from alexnet.models.pretrained import load_run
@@ -134,7 +134,7 @@ def score(
     tally.add_up()
     add_up(confidence), add_up(taken_for)
     worst = _worst(confidence, taken_for, pixels.labels, mistakes)
-    shown = [_mistake(pixels, int(i), confidence, taken_for, classes) for i in worst]
+    shown = _mistakes(pixels, worst, confidence, taken_for, classes)
     return Evaluation.from_tally(tally, classes, mistakes=tuple(shown), skipped=tuple(skipped))
 
 
@@ -163,8 +163,9 @@ def same_data(data: str, recorded: Mapping[str, Any]) -> bool:
 
     A folder is the same by whatever path, and from whatever folder, it is named.
     """
-    if Path(data).is_dir() and recorded.get("folder"):
-        return str(Path(data).resolve()) == recorded["folder"]
+    folder = data_folder(data)
+    if folder is not None and recorded.get("folder"):
+        return str(folder) == recorded["folder"]
     return data == recorded.get("name")
 
 
@@ -219,14 +220,23 @@ def _worst(confidence: Tensor, taken_for: Tensor, labels: Tensor, count: int) ->
     return wrong[confidence[wrong].argsort(descending=True, stable=True)[:count]]
 
 
-def _mistake(
-    pixels: Pixels, index: int, confidence: Tensor, taken_for: Tensor, classes: tuple[str, ...]
-) -> Mistake:
-    picture, _, _ = next(iter(pixels.batches([torch.tensor([index])])))
-    return Mistake(
-        name=str(pixels.names[index]),
-        label=classes[int(pixels.labels[index])],
-        predicted=classes[int(taken_for[index])],
-        probability=float(confidence[index]),
-        thumbnail=picture[0].permute(1, 2, 0).numpy(),
-    )
+def _mistakes(
+    pixels: Pixels,
+    worst: Tensor,
+    confidence: Tensor,
+    taken_for: Tensor,
+    classes: tuple[str, ...],
+) -> list[Mistake]:
+    if not len(worst):
+        return []
+    ((pictures, _, _),) = pixels.batches([worst])
+    return [
+        Mistake(
+            name=str(pixels.names[index]),
+            label=classes[int(pixels.labels[index])],
+            predicted=classes[int(taken_for[index])],
+            probability=float(confidence[index]),
+            thumbnail=picture.permute(1, 2, 0).numpy(),
+        )
+        for picture, index in zip(pictures, worst.tolist(), strict=True)
+    ]

@@ -67,7 +67,7 @@ def external_entry(name: str) -> ModelEntry:
         paper="",
         description=f"{short} of {library}",
         spec=spec,
-        recipe="alexnet-modern",
+        recipe="modern",
         low_precision_pays=True,
         activation="",
         pooling="",

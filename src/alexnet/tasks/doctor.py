@@ -21,7 +21,12 @@ from alexnet.data.named import NAMED, search_folders
 from alexnet.errors import AlexnetError
 from alexnet.models.weights import list_weights
 
-EXTRAS = {"timm": ("timm", "networks named timm:NAME")}
+EXTRAS = {
+    "timm": ("timm", "networks named timm:NAME"),
+    "pyarrow": ("data", "prepare, and the data that it wrote"),
+    "datasets": ("data", "hf:OWNER/NAME and Parquet files"),
+    "scipy": ("data", "ImageNet's archives"),
+}
 """Optional package -> the extra that installs it, and what it is for."""
 
 

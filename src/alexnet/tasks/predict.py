@@ -27,10 +27,12 @@ class Prediction:
     Attributes:
         label: the class.
         probability: from 0 to 1; the network's softmax.
+        description: what the class is called by people, where its name is a code; else empty.
     """
 
     label: str
     probability: float
+    description: str = ""
 
 
 class Classifier:
@@ -41,6 +43,7 @@ class Classifier:
         classes: names of the outputs in order.
         spec: how pictures become its input.
         config: the content of the run's ``config.json``.
+        descriptions: what classes are called by people, where their names are codes.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Classifier:
         self.classes = loaded.classes or tuple(f"class {number}" for number in range(outputs))
         self.spec: InputSpec = loaded.spec
         self.config: dict[str, Any] = loaded.config
+        self.descriptions: dict[str, str] = dict(loaded.config.get("class_descriptions") or {})
 
     @classmethod
     def load(
@@ -122,11 +126,14 @@ class Classifier:
         best = logits.float().softmax(1).topk(min(top, len(self.classes)), dim=1)
         return [
             [
-                Prediction(self.classes[index], float(probability))
+                self._prediction(self.classes[index], float(probability))
                 for probability, index in zip(values, indices, strict=True)
             ]
             for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
+
+    def _prediction(self, label: str, probability: float) -> Prediction:
+        return Prediction(label, probability, self.descriptions.get(label, ""))
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

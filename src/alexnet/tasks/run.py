@@ -13,13 +13,9 @@ import torch
 from torch import nn
 
 from alexnet import files
+from alexnet.data.colors import ColorStatistics, measure_colors
 from alexnet.data.loader import Pixels, load_pixels
-from alexnet.data.sources import (
-    FilePictures,
-    Splits,
-    open_data,
-    write_bad_images,
-)
+from alexnet.data.sources import Pictures, Splits, data_folder, open_data, write_bad_images
 from alexnet.errors import UsageError
 from alexnet.evaluation.evaluate import score
 from alexnet.evaluation.metrics import Evaluation
@@ -79,6 +75,7 @@ class Session:
         self.network: nn.Module = nn.Identity()
         self.spec: InputSpec = InputSpec()
         self.val_pixels: Pixels | None = None
+        self.colors: ColorStatistics | None = None
 
     def _open(self) -> Splits:
         """Look at the data, and list what was refused."""
@@ -107,10 +104,6 @@ class Session:
                 self.plan.folder.path / "bad_images.csv",
             )
 
-    @property
-    def _is_folder(self) -> bool:
-        return isinstance(self.splits.train, FilePictures)
-
     def read_pictures(self, image_size: int | None) -> None:
         """Settle the network's input and fit the training and validation pictures to it."""
         spec = input_spec(self.plan.model, image_size, self.plan.config.model.get("in_chans"))
@@ -119,31 +112,58 @@ class Session:
             resize = spec.crop if wanted == "stretch" else spec.resize
             spec = spec.replace(fit=wanted, resize=resize)
         self.spec = spec
-        workers = self.plan.config.data.workers
-        self.train_pixels: Pixels = load_pixels(
-            self.splits.train, spec, train=True, workers=workers
-        )
+        self.train_pixels: Pixels = self._load(self.splits.train, train=True)
+        self._measure_colors()
         if self.splits.val is not None:
-            self.val_pixels = load_pixels(self.splits.val, spec, train=False, workers=workers)
+            self.val_pixels = self._load(self.splits.val, train=False)
+
+    def _load(self, pictures: Pictures, *, train: bool) -> Pixels:
+        told = self.plan.config.data
+        limit = None if told.memory_gb is None else int(told.memory_gb * 2**30)
+        return load_pixels(
+            pictures, self.spec, train=train, workers=told.workers, memory_limit=limit
+        )
+
+    def _measure_colors(self) -> None:
+        """Mean and main directions of the training part's colors, where something goes by them."""
+        measured = self.plan.config.data.mean == "measured"
+        if not measured and not self.plan.config.augment.pca:
+            return
+        self.colors = on_main(self._colors_of_run)
+        if measured:
+            mean = tuple(255 * self.spec.scale * value for value in self.colors.mean)
+            order = mean[::-1] if self.spec.channel_order == "bgr" else mean
+            self.spec = self.spec.replace(mean=order)
+
+    def _colors_of_run(self) -> ColorStatistics:
+        """As a resumed run began with them, or measured now."""
+        recorded = self.plan.folder.read_config().get("colors") if self.plan.resumed else None
+        return (
+            ColorStatistics.from_dict(recorded) if recorded else measure_colors(self.train_pixels)
+        )
 
     def about(self, status: str) -> dict[str, Any]:
         """What ``config.json`` says beside the network: how the run was made."""
         splits = self.splits
+        folder = data_folder(self.plan.data)
+        described = {"class_descriptions": dict(splits.descriptions)} if splits.descriptions else {}
         return {
             "task": self.plan.task,
             "status": status,
             "initialized_from": self.plan.weights,
             "data": {
                 "name": self.plan.data,
-                "folder": str(Path(self.plan.data).resolve()) if self._is_folder else None,
+                "folder": None if folder is None else str(folder),
                 "train": len(splits.train),
                 "val": len(splits.val or ()),
                 "test": len(splits.test or ()),
                 "refused": len(splits.refused),
             },
             "settings": self.plan.config.to_dict(),
+            "colors": self.colors.to_dict() if self.colors else None,
             "runtime": self.runtime.to_dict(),
             "launch": launch(),
+            **described,
         }
 
     def build_network(self, **defaults: Any) -> nn.Module:
@@ -225,6 +245,7 @@ class Session:
                 spec=self.spec,
                 training=self.plan.config.training,
                 augment=self.plan.config.augment,
+                colors=self.colors,
                 runtime=self.runtime,
                 folder=self.plan.folder,
                 validate=None if self.val_pixels is None else self.validate,
@@ -258,7 +279,7 @@ class Session:
         pictures = self.splits.train if pictures is None else pictures
         result = score(
             self.network,
-            load_pixels(pictures, self.spec, train=False),
+            self._load(pictures, train=False),
             self.spec,
             self.runtime,
             self.splits.classes,

@@ -32,20 +32,27 @@ class DataConfig:
         image_size: side of the network's input in pixels; None is the network's own.
         fit: ``"crop"`` keeps a picture's shape and cuts its center; ``"stretch"`` makes the whole
             picture square, so that nothing at its edges is lost.
+        mean: what is subtracted from the pictures: ``"published"``, the network's own, or
+            ``"measured"``, the mean color of the training part.
         val_fraction: share of the training part kept aside to choose the epoch on.
         test_fraction: share of a folder without a ``test`` part that is kept aside and read once.
         fold: which of the five folds of ``mnist-5k`` is the test part.
         seed: of the splits.
-        workers: processes that decode pictures that do not fit into memory.
+        workers: processes that decode pictures that are not kept in memory.
+        memory_gb: decoded pictures of a part that take at most so many gigabytes (2^30 bytes) are
+            kept in memory, others are read batch by batch; None is 4, and 0 for data that are read
+            from where they lie (prepared ones, Hugging Face's).
     """
 
     image_size: int | None = None
     fit: Literal["crop", "stretch"] | None = None
+    mean: Literal["published", "measured"] = "published"
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     fold: int = 0
     seed: int = 0
     workers: int = 2
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,9 @@ class TrainingConfig:
         trust: LARS's coefficient.
         schedule: ``"cosine"`` or ``"poly"`` (see ``power``) to zero, ``"constant"``, ``"step"`` (a
             tenth at 1/3 and 2/3), ``"milestones"`` (a tenth after each of those epochs), or
-            ``"plateau"`` (a tenth when the validation score has not risen for ``plateau`` epochs).
+            ``"plateau"`` (a tenth when the validation score has not risen for ``plateau`` epochs),
+            or ``"table"`` (each epoch's rate is in ``rates``).
+        rates: of the epochs, in place of ``lr``; the last one stays.
         power: of the polynomial schedule.
         milestones: epochs after which the rate falls to a tenth.
         plateau: epochs without a better validation score after which the rate falls.
@@ -106,7 +115,10 @@ class TrainingConfig:
     decay: Literal["all", "weights"] = "all"
     bias_lr: float = 0.0
     trust: float = 0.001
-    schedule: Literal["cosine", "constant", "step", "milestones", "poly", "plateau"] = "cosine"
+    schedule: Literal["cosine", "constant", "step", "milestones", "poly", "plateau", "table"] = (
+        "cosine"
+    )
+    rates: tuple[float, ...] = ()
     power: float = 2.0
     milestones: tuple[int, ...] = ()
     plateau: int = 5
@@ -239,6 +251,13 @@ class Config:
                 all(early < late for early, late in itertools.pairwise((0, *t.milestones))),
                 "epochs from 1, each later than the one before",
             ),
+            (
+                "training.rates",
+                t.rates,
+                all(0 < rate < INFINITE for rate in t.rates)
+                and bool(t.rates) == (t.schedule == "table"),
+                "rates above 0 with training.schedule=table, and none with another",
+            ),
             ("training.plateau", t.plateau, t.plateau >= 1, "at least 1"),
             ("training.drops", t.drops, t.drops >= 0, "0 or more"),
             (
@@ -258,6 +277,12 @@ class Config:
             ("data.val_fraction", d.val_fraction, 0 <= d.val_fraction < 1, "from 0 to below 1"),
             ("data.test_fraction", d.test_fraction, 0 <= d.test_fraction < 1, "from 0 to below 1"),
             ("data.workers", d.workers, d.workers >= 0, "0 or more"),
+            (
+                "data.memory_gb",
+                d.memory_gb,
+                d.memory_gb is None or 0 <= d.memory_gb < INFINITE,
+                "0 or more, or none",
+            ),
             ("training.seed", t.seed, 0 <= t.seed < SEEDS, f"from 0 to below {SEEDS}"),
             ("data.seed", d.seed, 0 <= d.seed < SEEDS, f"from 0 to below {SEEDS}"),
             ("finetune.unfreeze", f.unfreeze, f.unfreeze >= 0, "0 or more"),

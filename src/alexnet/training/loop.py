@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.data.augment import AugmentConfig
+from alexnet.data.colors import ColorStatistics
 from alexnet.data.loader import Pixels
 from alexnet.data.order import epoch_batches
 from alexnet.errors import FailedError, UsageError
@@ -50,6 +51,7 @@ class Job:
         spec: the network's input.
         training: how the weights are moved.
         augment: how the pictures are varied.
+        colors: of the training part, where there is color noise.
         runtime: device and precision.
         folder: where to write.
         validate: scores the network on the validation part, where there is one.
@@ -63,6 +65,7 @@ class Job:
     spec: InputSpec
     training: TrainingConfig
     augment: AugmentConfig
+    colors: ColorStatistics | None
     runtime: Runtime
     folder: RunFolder
     validate: Callable[[], Evaluation] | None
@@ -147,8 +150,11 @@ class _Training:
         job, config, position = self.job, self.job.training, self.position
         count = len(job.pixels)
         size = math.ceil(count / config.batch_size)
-        loss_of = build_loss(job.network, config, class_counts(job.pixels, job.network))
-        stepper = Stepper(self.state, job.spec, config, job.augment, job.runtime, loss_of)
+        counts = class_counts(job.pixels, job.network)
+        loss_of = build_loss(job.network, config, counts)
+        stepper = Stepper(
+            self.state, job.spec, config, job.augment, job.colors, len(counts), job.runtime, loss_of
+        )
         scores = [record["val_top1"] for record in position.history if "val_top1" in record]
         batches = list(
             epoch_batches(
@@ -156,7 +162,7 @@ class _Training:
                 drop_last=False,
             )
         )  # fmt: skip
-        place = (self.parallel.data_rank, self.parallel.data_count)
+        place = (self.parallel.data_rank, self.parallel.data_count, job.augment.share)
         plan = (share_of(batch, *place).indices for batch in batches)
         title = f"epoch {position.epoch + 1}/{config.epochs}"
         sums = Sums(position.totals, self.parallel, job.runtime.device)

@@ -111,6 +111,8 @@ def learning_rate(
     done = (step - warmup) / max(1.0, total - warmup)
     if config.schedule == "cosine":
         return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "table":
+        return config.rates[min(step * config.epochs // total, len(config.rates) - 1)]
     if config.schedule == "poly":
         return config.lr * (1 - done) ** config.power
     if config.schedule == "step":

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alexnet.data.augment import leaders_of
+
 
 @dataclass(frozen=True)
 class Share:
@@ -14,12 +16,14 @@ class Share:
 
     Attributes:
         indices: int64 ``[M]``, the pictures; rows that only fill up repeat the batch's first one.
+        leaders: int64 ``[M]``, the pictures whose crop and mirror these take.
         first: place of the first row in the batch.
         counted: rows, from the first on, that are pictures of the batch.
         total: pictures of the whole batch.
     """
 
     indices: Tensor
+    leaders: Tensor
     first: int
     counted: int
     total: int
@@ -30,7 +34,7 @@ class Share:
         return torch.arange(self.first, self.first + len(self.indices))
 
 
-def share_of(batch: Tensor, rank: int, count: int) -> Share:
+def share_of(batch: Tensor, rank: int, count: int, together: int = 1) -> Share:
     """The part of ``batch`` that process ``rank`` of ``count`` takes.
 
     Parts are consecutive and begin at even places, so that neighbors that are mixed with each other
@@ -41,10 +45,13 @@ def share_of(batch: Tensor, rank: int, count: int) -> Share:
         batch: int64 ``[B]``, the indices of the step's pictures.
         rank: of the process.
         count: processes that share the batch.
+        together: pictures in a row that take the crop and mirror of the first of them.
     """
+    leaders = leaders_of(batch, together)
     if count == 1:
-        return Share(batch, 0, len(batch), len(batch))
+        return Share(batch, leaders, 0, len(batch), len(batch))
     size = 2 * -(-len(batch) // (2 * count))
-    mine = batch[rank * size : (rank + 1) * size]
-    filled = torch.cat((mine, batch[:1].expand(size - len(mine))))
-    return Share(filled, rank * size, len(mine), len(batch))
+    first, last = rank * size, min((rank + 1) * size, len(batch))
+    places = torch.arange(first, first + size)
+    places[max(0, last - first) :] = 0
+    return Share(batch[places], leaders[places], first, max(0, last - first), len(batch))

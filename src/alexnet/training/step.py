@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from alexnet.chance import stream_key
 from alexnet.data.augment import AugmentConfig, augment
+from alexnet.data.colors import ColorStatistics
+from alexnet.data.mix import mix
 from alexnet.runtime import Runtime, seed_draws
 from alexnet.spec import InputSpec
 from alexnet.training.config import TrainingConfig
@@ -29,6 +31,8 @@ class Stepper:
         spec: the network's input.
         training: how the weights are moved.
         augment: how the pictures are varied.
+        colors: of the training part, for color noise.
+        classes: how many there are, for mixing.
         runtime: device and precision.
         loss_of: mean loss of logits and labels.
     """
@@ -37,6 +41,8 @@ class Stepper:
     spec: InputSpec
     training: TrainingConfig
     augment: AugmentConfig
+    colors: ColorStatistics | None
+    classes: int
     runtime: Runtime
     loss_of: Loss
 
@@ -61,9 +67,10 @@ class Stepper:
             more = rows is not parts[-1]
             with state.parallel.accumulating() if more else contextlib.nullcontext():
                 self._number_masks(share, rows, number)
-                inputs = self._prepare(pixels[rows], share.indices[rows], epoch)
+                inputs, targets = self._prepare(pixels[rows], labels[rows], share, rows, epoch)
                 counted = max(0, min(share.counted, rows.stop) - rows.start)
-                loss = self._loss(inputs, labels[rows], counted, sums) * (counted / share.total)
+                loss = self._loss(inputs, labels[rows], targets, counted, sums)
+                loss = loss * (counted / share.total)
                 state.scaler.scale(loss).backward()
         if config.clip_norm:
             state.scaler.unscale_(state.optimizer)
@@ -80,27 +87,40 @@ class Stepper:
         key = stream_key(seed, number, share.first + rows.start)
         seed_draws(key >> 1, self.runtime.device)
 
-    def _prepare(self, pixels: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        """Augment and normalize on the device; ``[M, C, size, size]``."""
+    def _prepare(
+        self, pixels: Tensor, labels: Tensor, share: Share, rows: slice, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Augment and normalize on the device: ``[M, C, size, size]``, and what to learn of it."""
+        seed, indices = self.training.seed, share.indices[rows]
         varied = augment(
             pixels.to(self.runtime.device, non_blocking=True),
             self.spec.crop,
             self.augment,
-            seed=self.training.seed,
+            seed=seed,
             epoch=epoch,
             indices=indices,
             fill=self.spec.pad_value if self.spec.pad else None,
+            leaders=share.leaders[rows],
+            colors=self.colors,
         )
-        return self.runtime.place(self.spec.normalize(varied))
+        inputs = self.spec.normalize(varied)
+        if not self.augment.mixes:
+            return self.runtime.place(inputs), labels
+        inputs, targets = mix(
+            inputs, labels, self.classes, self.augment, seed=seed, epoch=epoch, indices=indices
+        )
+        return self.runtime.place(inputs), targets.to(self.runtime.weights_dtype)
 
-    def _loss(self, inputs: Tensor, labels: Tensor, counted: int, sums: Sums) -> Tensor:
+    def _loss(
+        self, inputs: Tensor, labels: Tensor, targets: Tensor, counted: int, sums: Sums
+    ) -> Tensor:
         """Mean loss of the first ``counted`` pictures, the others having none."""
         with self.runtime.autocast():
             logits = self.state.parallel.forward(inputs)
         if not counted:
             return logits.float().sum() * 0.0
         logits, labels = logits[:counted], labels[:counted]
-        loss = self.loss_of(logits, labels)
+        loss = self.loss_of(logits, targets[:counted])
         sums.add(loss, logits, labels)
         return loss
 
