@@ -38,82 +38,6 @@ def alexnet_command() -> Command:
 
 
 @pytest.fixture(scope="session")
-def write_archives() -> Archives:
-    """Writes ImageNet's archives in small, and gives synset -> words."""
-
-    def write(
-        folder: Path, synsets: int = 4, train: int = 6, val: int = 2, side: int = 40
-    ) -> dict[str, str]:
-        """``train`` pictures a synset, and ``val`` validation pictures a synset."""
-        folder.mkdir(parents=True, exist_ok=True)
-        names = [f"n{number * 7919 % 100_000_000:08}" for number in range(1, synsets + 1)]
-        words = {name: f"thing {number}, object" for number, name in enumerate(names)}
-        pictures = [_jpeg(number, side) for number in range(min(synsets, 50))]
-        with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
-            for number, name in enumerate(names):
-                inner = io.BytesIO()
-                with tarfile.open(fileobj=inner, mode="w") as archive:
-                    for picture in range(train):
-                        content = pictures[number % len(pictures)]
-                        _add(archive, f"{name}_{picture}.JPEG", content)
-                _add(outer, f"{name}.tar", inner.getvalue())
-        truth = [(number * 3 + 1) % synsets for number in range(synsets * val)]
-        with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as archive:
-            for number, synset in enumerate(truth, 1):
-                content = pictures[synset % len(pictures)]
-                _add(archive, f"ILSVRC2012_val_{number:08}.JPEG", content)
-        # Their IDs go by another order than the synsets, and inner nodes of WordNet have some too.
-        ids = {name: synsets - number for number, name in enumerate(names)}
-        lines = "".join(f"{ids[names[synset]]}\n" for synset in truth)
-        with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
-            root = "ILSVRC2012_devkit_t12"
-            _add(archive, f"{root}/readme.txt", b"a copy in small")
-            _add(archive, f"{root}/data/meta.mat", _meta(ids, words, train))
-            _add(archive, f"{root}/data/ILSVRC2012_validation_ground_truth.txt", lines.encode())
-        return words
-
-    return write
-
-
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
-def _jpeg(number: int, side: int) -> bytes:
-    """A rough picture that its number decides."""
-    import numpy as np
-    from PIL import Image
-
-    rough = np.random.default_rng(number).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(rough).resize((side + 10, side)).save(stream, "JPEG")
-    return stream.getvalue()
-
-
-def _meta(ids: dict[str, int], words: dict[str, str], train: int) -> bytes:
-    """meta.mat: a struct array of the leaves and of an inner node that holds them all."""
-    import numpy as np
-    from scipy.io import savemat
-
-    fields = ("WNID", "words", "gloss", "children")
-    numbers = ("ILSVRC2012_ID", "num_children", "wordnet_height", "num_train_images")
-    rows = np.zeros((len(ids) + 1, 1), [(name, object) for name in (*fields, *numbers)])
-    leaves = {number: name for name, number in ids.items()}
-    for row in range(len(ids)):
-        name, number = leaves[row + 1], float(row + 1)
-        known = (name, words[name], "a gloss", np.zeros((1, 0)), number, 0.0, 0.0, float(train))
-        rows[row, 0] = known
-    inner = np.arange(1.0, len(ids) + 1)[None]
-    last = float(len(ids))
-    rows[-1, 0] = ("n99999999", "entity", "all", inner, last + 1, last, 1.0, 0.0)
-    stream = io.BytesIO()
-    savemat(stream, {"synsets": rows})
-    return stream.getvalue()
-
-
-@pytest.fixture(scope="session")
 def torchrun() -> Command:
     """Runs ``torchrun --nproc-per-node COUNT`` with arguments; keywords go to ``Popen``."""
 
@@ -164,3 +88,75 @@ def draw(
 def draw_shapes() -> Draw:
     """The function that writes a folder of shapes."""
     return draw
+
+
+@pytest.fixture(scope="session")
+def write_archives() -> Archives:
+    """Writes ImageNet's archives in small, and gives synset -> words."""
+
+    def write(
+        folder: Path, synsets: int = 4, train: int = 6, val: int = 2, side: int = 40
+    ) -> dict[str, str]:
+        """``train`` pictures a synset, and ``val`` validation pictures a synset."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [f"n{number * 7919 % 100_000_000:08}" for number in range(1, synsets + 1)]
+        words = {name: f"thing {number}, object" for number, name in enumerate(names)}
+        pictures = [_jpeg(number, side) for number in range(min(synsets, 50))]
+        with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
+            for number, name in enumerate(names):
+                inner = io.BytesIO()
+                with tarfile.open(fileobj=inner, mode="w") as archive:
+                    for picture in range(train):
+                        content = pictures[number % len(pictures)]
+                        _add(archive, f"{name}_{picture}.JPEG", content)
+                _add(outer, f"{name}.tar", inner.getvalue())
+        truth = [(number * 3 + 1) % synsets for number in range(synsets * val)]
+        with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as archive:
+            for number, synset in enumerate(truth, 1):
+                content = pictures[synset % len(pictures)]
+                _add(archive, f"ILSVRC2012_val_{number:08}.JPEG", content)
+        # Their IDs go by another order than the synsets, and inner nodes of WordNet have some too.
+        ids = {name: synsets - number for number, name in enumerate(names)}
+        lines = "".join(f"{ids[names[synset]]}\n" for synset in truth)
+        with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as archive:
+            root = "ILSVRC2012_devkit_t12"
+            _add(archive, f"{root}/readme.txt", b"a copy in small")
+            _add(archive, f"{root}/data/meta.mat", _meta(ids, words, train))
+            _add(archive, f"{root}/data/ILSVRC2012_validation_ground_truth.txt", lines.encode())
+        return words
+
+    return write
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _jpeg(number: int, side: int) -> bytes:
+    """A rough picture that its number decides."""
+    rough = np.random.default_rng(number).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(rough).resize((side + 10, side)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def _meta(ids: dict[str, int], words: dict[str, str], train: int) -> bytes:
+    """meta.mat: a struct array of the leaves and of an inner node that holds them all."""
+    from scipy.io import savemat
+
+    fields = ("WNID", "words", "gloss", "children")
+    numbers = ("ILSVRC2012_ID", "num_children", "wordnet_height", "num_train_images")
+    rows = np.zeros((len(ids) + 1, 1), [(name, object) for name in (*fields, *numbers)])
+    leaves = {number: name for name, number in ids.items()}
+    for row in range(len(ids)):
+        name, number = leaves[row + 1], float(row + 1)
+        known = (name, words[name], "a gloss", np.zeros((1, 0)), number, 0.0, 0.0, float(train))
+        rows[row, 0] = known
+    inner = np.arange(1.0, len(ids) + 1)[None]
+    last = float(len(ids))
+    rows[-1, 0] = ("n99999999", "entity", "all", inner, last + 1, last, 1.0, 0.0)
+    stream = io.BytesIO()
+    savemat(stream, {"synsets": rows})
+    return stream.getvalue()

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 # Threads that wait for each other must sleep, not spin: on processors that other programs use as
@@ -244,8 +245,11 @@ def process_group() -> Iterator[None]:
     try:
         _join()
         yield
+    except AlexnetError as error:
+        _leave_to_main(error)
+        raise
     except RuntimeError as error:
-        if isinstance(error, AlexnetError) or not _is_lost(error):
+        if not _is_lost(error):
             raise
         raise FailedError(
             f"process {rank()} of {world_size()} lost another one (what stopped that one is "
@@ -278,6 +282,19 @@ def _join() -> None:
     place = f"start {start}, group {next(_groups)}"
     store = dist.PrefixStore(place, dist.TCPStore(host, port, is_master=False))
     dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
+
+
+def _leave_to_main(error: AlexnetError) -> None:
+    """Mark an error that the main process has as well as ``told``: it is the one that speaks."""
+    if error.told or not dist.is_initialized():
+        return
+    store, name, said = dist.distributed_c10d._get_default_store(), "error", str(error)
+    with contextlib.suppress(dist.DistError):  # the main process works on, or is gone
+        if is_main():
+            store.set(name, said)
+            return
+        store.wait([name], timedelta(seconds=5))
+        error.told = store.get(name).decode() == said
 
 
 def _is_lost(error: RuntimeError) -> bool:

@@ -125,6 +125,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "training.trust": (0, -1, "nan", "inf"),
     "training.power": (0, -1, "nan", "inf"),
     "training.milestones": ("0", "3,3", "5,4", "-1,2"),
+    "training.rates": ("0", "-1,1", "nan", "inf", "0.1"),  # the last without its schedule
     "training.plateau": (0,),
     "training.drops": (-1,),
     "training.stem_epochs": ("0,5", "5,4", "-1,3", "3,0"),
@@ -135,6 +136,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "data.val_fraction": (-0.1, 1),
     "data.test_fraction": (-0.1, 1),
     "data.workers": (-1,),
+    "data.memory_gb": (-1, "nan", "inf"),
     "data.seed": (-1, 1 << 32),
     "augment.mirror": (-0.1, 1.1, "nan"),
     "augment.erase": (1.5,),

@@ -55,6 +55,7 @@ def make_job(folder: Path, *, augment: AugmentConfig | None = None, **settings: 
         spec=SPEC,
         training=TrainingConfig(**{**defaults, **settings}),
         augment=augment or AugmentConfig(),
+        colors=None,
         runtime=machine.resolve("cpu", settings.get("precision", "fp32"), large=False),
         folder=RunFolder(folder),
         validate=None,

@@ -73,6 +73,11 @@ def test_the_milestones_schedule_falls_after_those_epochs() -> None:
     assert rates(4, schedule="milestones", warmup=0.0, epochs=2) == [1.0] * 4
 
 
+def test_the_table_schedule_has_a_rate_for_each_epoch_and_the_last_one_stays() -> None:
+    found = rates(8, schedule="table", warmup=0.0, epochs=4, rates=(0.5, 0.25, 0.125))
+    assert found == [0.5] * 2 + [0.25] * 2 + [0.125] * 4
+
+
 @given(
     scores=st.lists(st.integers(0, 12), max_size=60).map(lambda seq: [one / 12 for one in seq]),
     patience=st.integers(1, 6),

@@ -8,15 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+import alexnet
+from alexnet.cli.main import main
+from alexnet.errors import UsageError
+from alexnet.models import create_model
+from alexnet.runtime import Runtime
 from alexnet.tasks.train import train
+from alexnet.training.towers import Towers
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Draw = Callable[..., Path]
@@ -29,7 +36,7 @@ SMALL: Settings = {
     "model.init": "default",
     "model.dropout": 0.5,
     "data.image_size": 67,
-    "data.test_fraction": 0.175,
+    "data.test_fraction": 0.17,
     "data.val_fraction": 0.195,
     "training.optimizer": "sgd",
     "training.clip_norm": 0.0,
@@ -39,10 +46,15 @@ SMALL: Settings = {
     "training.lr": 0.05,
     "training.keep": "last",
     "training.precision": "fp64",
+    "augment.mixup": 0.4,
+    "augment.share": 3,
 }
 """A small AlexNet of two towers; the last of 18 batches is a single picture."""
 
-FP32: Settings = {"training.precision": "fp32", "model.dropout": 0.0, "training.epochs": 2}
+SETTINGS = {"fp32": SMALL | {"training.precision": "fp32", "model.dropout": 0.0}, "fp64": SMALL}
+APART = {"fp32": 1e-5, "fp64": 1e-10}
+"""What the weights may differ by; masks of dropout, mixing and shared crops are the same."""
+
 EVERYTHING: Settings = {
     "training.optimizer": "adamw",
     "training.lr": 0.001,
@@ -79,17 +91,28 @@ def words(
     return line
 
 
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
+def weights_of(run: Path) -> dict[str, Tensor]:
     return load_file(run / "model.safetensors")
 
 
-def distance(run: Path, other: Path) -> float:
-    """Norm of the difference of two runs' weights over the norm of the weights."""
-    mine, theirs = weights_of(run), weights_of(other)
+def difference(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    """Norm of the difference of two networks' weights over the norm of the weights."""
     assert mine.keys() == theirs.keys()
     pairs = [(mine[name].double(), theirs[name].double()) for name in mine]
-    difference = torch.stack([(a - b).norm() for a, b in pairs]).norm()
-    return float(difference / torch.stack([b.norm() for _, b in pairs]).norm())
+    apart = torch.stack([(a - b).norm() for a, b in pairs]).norm()
+    return float(apart / torch.stack([b.norm() for _, b in pairs]).norm())
+
+
+def distance(run: Path, other: Path) -> float:
+    """The difference of two runs' weights."""
+    return difference(weights_of(run), weights_of(other))
+
+
+def moved(run: Path) -> float:
+    """How far a run's weights are from those that it began with."""
+    torch.manual_seed(0)
+    arguments = json.loads((run / "config.json").read_text())["arguments"]
+    return difference(weights_of(run), create_model("alexnet", **arguments).state_dict())
 
 
 def figures(run: Path) -> dict[str, Any]:
@@ -125,48 +148,54 @@ def alone(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[S
         if key not in done:
             folder = tmp_path_factory.mktemp("alone")
             train(shapes, "alexnet", out=folder / "run", settings=settings)
-            barely = {**settings, "training.lr": 1e-30, "training.weight_decay": 0.0}
-            train(shapes, "alexnet", out=folder / "start", settings=barely)
             # Far more than what the ways of sharing may differ by.
-            assert distance(folder / "run", folder / "start") > 1e-3
+            assert moved(folder / "run") > 1e-3
             done[key] = folder / "run"
         return done[key]
 
     return run
 
 
+@pytest.fixture(scope="module")
+def together(
+    shapes: Path, tmp_path_factory: pytest.TempPathFactory, torchrun: Command
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Runs of two processes, ``WAY PRECISION`` each, and what they said."""
+    folder = tmp_path_factory.mktemp("together")
+    (folder / "several.py").write_text(SEVERAL)
+    lines = [
+        words(shapes, folder / f"{way} {precision}", settings, way)
+        for way in WAYS
+        for precision, settings in SETTINGS.items()
+    ]
+    return folder, torchrun(2, folder / "several.py", json.dumps(lines))
+
+
+@pytest.mark.parametrize("precision", SETTINGS)
 @pytest.mark.parametrize("way", WAYS)
 def test_two_processes_train_what_one_does(
-    way: str, shapes: Path, alone: Callable[[Settings], Path], tmp_path: Path, torchrun: Command
-) -> None:
-    settings, run = SMALL | FP32, tmp_path / "run"
-    done = torchrun(2, "-m", "alexnet", *words(shapes, run, settings, way))
+    way: str, precision: str, alone: Callable[[Settings], Path],
+    together: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:  # fmt: skip
+    folder, done = together
+    run, expected = folder / f"{way} {precision}", alone(SETTINGS[precision])
     assert done.returncode == 0, done.stderr
-    assert distance(run, alone(settings)) < 1e-5
-    # One of them spoke, and told what was sent.
-    assert done.stdout.count("test top1") == 1
-    assert done.stderr.count("train 1/2: loss") == 1
-    assert "MB sent a step" in done.stderr
+    assert distance(run, expected) < APART[precision]
+    if precision == "fp64":
+        assert_same_figures(run, expected)
     config = json.loads((run / "config.json").read_text())
     assert config["runtime"]["world_size"] == 2
     assert config["settings"]["training"]["parallel"] == way
     assert not list(run.rglob(".*"))
 
 
-def test_in_double_precision_they_agree_to_ten_digits_with_dropout_too(
-    shapes: Path, alone: Callable[[Settings], Path], tmp_path: Path, torchrun: Command
+def test_one_of_the_processes_speaks(
+    together: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
-    script = tmp_path / "several.py"
-    script.write_text(SEVERAL)
-    lines = [words(shapes, tmp_path / way, SMALL, way) for way in WAYS]
-    done = torchrun(2, script, json.dumps(lines))
-    assert done.returncode == 0, done.stderr
-    expected = alone(SMALL)
-    for way in WAYS:
-        assert distance(tmp_path / way, expected) < 1e-10, way
-        assert_same_figures(tmp_path / way, expected)
-    # The masks are a matter of the seed: without dropout the weights are others.
-    assert distance(expected, alone(SMALL | {"model.dropout": 0.0})) > 1e-3
+    _, done = together
+    assert done.stdout.count("test top1") == len(WAYS) * len(SETTINGS)
+    assert done.stderr.count("train 1/1: loss") == len(WAYS) * len(SETTINGS)
+    assert done.stderr.count("MB sent a step (data parallelism: ") == len(WAYS) * len(SETTINGS)
 
 
 @pytest.mark.slow
@@ -211,41 +240,32 @@ def workers_of(agent: int, restarts: int) -> list[int]:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_a_run_that_lost_a_process_goes_on_by_itself_to_the_same_bits(
-    shapes: Path, tmp_path: Path, torchrun: Command
+    shapes: Path, tmp_path: Path, together: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
-    settings = SMALL | FP32 | {"model.dropout": 0.5, "training.checkpoint_minutes": 0.002}
+    run, undisturbed = tmp_path / "run", together[0] / "ddp fp64"
+    settings = SMALL | {"training.checkpoint_minutes": 0.002}
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    line += [
-        "--max-restarts",
-        "3",
-        "-m",
-        "alexnet",
-        *words(shapes, tmp_path / "run", settings, "ddp"),
-    ]
+    line += ["--max-restarts", "3", "-m", "alexnet", *words(shapes, run, settings, "ddp")]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    checkpoints, until = tmp_path / "run" / "checkpoints", time.monotonic() + 120
+    until = time.monotonic() + 120
     try:
-        while not any(checkpoints.glob("epoch-0000-batch-*")):
+        while not any((run / "checkpoints").glob("epoch-0000-batch-*")):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.002)
-        first = workers_of(process.pid, 0)
-        assert len(first) == 2
-        os.kill(first[1], signal.SIGKILL)
+        _, second = workers_of(process.pid, 0)
+        os.kill(second, signal.SIGKILL)
         said = process.communicate(timeout=120)[1]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     assert process.returncode == 0, said
-    assert "Signal 9 (SIGKILL) received" in said or "exitcode: -9" in said
-    assert (tmp_path / "run" / "report.html").is_file()
-    undisturbed = tmp_path / "undisturbed"
-    done = torchrun(2, "-m", "alexnet", *words(shapes, undisturbed, settings, "ddp"))
-    assert done.returncode == 0, done.stderr
-    mine, theirs = weights_of(tmp_path / "run"), weights_of(undisturbed)
+    assert "exitcode: -9" in said
+    assert (run / "report.html").is_file()
+    mine, theirs = weights_of(run), weights_of(undisturbed)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    assert figures(tmp_path / "run") == figures(undisturbed)
+    assert figures(run) == figures(undisturbed)
 
 
 REFUSED = {
@@ -263,6 +283,8 @@ REFUSED = {
     ),
     "a folder that exists": ({}, "ddp", "alexnet", "exists: go on with it by --resume"),
     "a setting that does not exist": ({"training.epoch": 1}, "ddp", "alexnet", "did you mean"),
+    "a network that does not exist": ({}, "ddp", "lenet6", "did you mean 'lenet5'"),
+    "a way that does not exist": ({}, "hybird", "alexnet", "hybird"),
 }  # fmt: skip
 
 
@@ -271,12 +293,11 @@ def test_what_two_processes_cannot_do_is_said_once(
 ) -> None:
     script, lines = tmp_path / "several.py", []
     script.write_text(SEVERAL)
-    (tmp_path / "6").mkdir()
-    (tmp_path / "6" / "config.json").write_text("{}")
-    for number, (settings, way, model, _) in enumerate(REFUSED.values()):
+    (tmp_path / "a folder that exists").mkdir()
+    (tmp_path / "a folder that exists" / "config.json").write_text("{}")
+    for name, (settings, way, model, _) in REFUSED.items():
         basis = SMALL if model == "alexnet" else {}
-        out = tmp_path / ("6" if "exists:" in list(REFUSED.values())[number][3] else str(number))
-        lines.append(words(shapes, out, basis | settings, way, model))
+        lines.append(words(shapes, tmp_path / name, basis | settings, way, model))
     done = torchrun(2, script, json.dumps(lines))
     assert done.returncode == 1  # torchrun's own
     assert done.stdout == ""
@@ -288,22 +309,18 @@ def test_what_two_processes_cannot_do_is_said_once(
     assert "mistake of ours" not in done.stderr
 
 
-def test_three_towers_are_refused_once(shapes: Path, tmp_path: Path, torchrun: Command) -> None:
-    done = torchrun(3, "-m", "alexnet", *words(shapes, tmp_path / "run", SMALL, "towers"))
-    said = [text for text in done.stderr.splitlines() if text.startswith("alexnet: ")]
-    (text,) = said
-    assert "towers needs two processes, a tower each, and there are 3" in text
-    assert "exitcode  : 2" in done.stderr
-    assert done.stdout == ""
+def test_three_towers_are_refused() -> None:
+    network = create_model("alexnet", image_size=67, hidden=8, preset="original")
+    with pytest.raises(UsageError, match="needs two processes, a tower each, and there are 3"):
+        Towers(network, Runtime(torch.device("cpu"), "fp32", 1, rank=2, world_size=3))
 
 
 @pytest.mark.parametrize("way", ["hybrid", "towers"])
 def test_one_process_alone_shares_nothing(
-    way: str, shapes: Path, tmp_path: Path, alexnet_command: Command
+    way: str, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = alexnet_command(*words(shapes, tmp_path / "run", SMALL, way))
-    assert done.returncode == 2
-    said = [text for text in done.stderr.splitlines() if text.startswith("alexnet: ")]
+    assert main(words(shapes, tmp_path / "run", SMALL, way)) == 2
+    said = [text for text in capsys.readouterr().err.splitlines() if text.startswith("alexnet: ")]
     assert said == [
         f"alexnet: --parallel {way} needs several processes: start them with torchrun "
         "--nproc-per-node 2 -m alexnet train ..."
@@ -311,16 +328,15 @@ def test_one_process_alone_shares_nothing(
 
 
 def test_two_processes_evaluate_what_one_does(
-    shapes: Path, alone: Callable[[Settings], Path], alexnet_command: Command, torchrun: Command
+    shapes: Path, alone: Callable[[Settings], Path], torchrun: Command
 ) -> None:
     run = alone(SMALL)
-    line = ["-m", "alexnet", "evaluate", str(run), "--data", str(shapes), "--json"]
-    done = torchrun(2, *line, "--split", "val", "--batch-size", "4")
+    line = ["evaluate", str(run), "--data", str(shapes), "--split", "val", "--json"]
+    done = torchrun(2, "-m", "alexnet", *line, "--batch-size", "4")
     assert done.returncode == 0, done.stderr
     both = json.loads(done.stdout)  # printed once
-    one = json.loads(alexnet_command(*line[2:], "--split", "val").stdout)
-    losses = both.pop("loss"), one.pop("loss")
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    one = alexnet.evaluate(run, shapes, split="val").to_dict()
+    assert both.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-6)
     for found in (both, one):
         for mistake in found["mistakes"]:
             mistake["probability"] = round(mistake["probability"], 4)

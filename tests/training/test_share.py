@@ -34,6 +34,16 @@ def test_shares_begin_at_even_places_one_after_another(size: int, count: int) ->
         assert torch.equal(one.rows[: one.counted], one.indices[: one.counted])
 
 
+@given(size=st.integers(1, 70), count=st.integers(1, 9), together=st.integers(1, 9))
+def test_pictures_follow_the_leader_that_they_have_in_the_whole_batch(
+    size: int, count: int, together: int
+) -> None:
+    batch = torch.arange(size).flip(0)
+    shares = [share_of(batch, rank, count, together) for rank in range(count)]
+    leaders = torch.cat([one.leaders[: one.counted] for one in shares])
+    assert torch.equal(leaders, batch[torch.arange(size) // together * together])
+
+
 @given(st.integers(1, 70))
 def test_one_process_takes_the_batch_as_it_is(size: int) -> None:
     batch = torch.arange(size).flip(0)

@@ -117,7 +117,7 @@ def _failed(error: BaseException, words: list[str]) -> int:
     if "--debug" in words:
         traceback.print_exception(error)
     text, code = _explain(error, words)
-    if getattr(error, "told", False):
+    if getattr(error, "told", False) or (isinstance(error, CycloptsError) and not speaks()):
         return code
     print(f"alexnet: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
     return code

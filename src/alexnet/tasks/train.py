@@ -43,8 +43,8 @@ def train(
         UsageError: a wrong name, value, file or folder.
         FailedError: no space on the disk, or a loss that is no longer a number.
     """
-    config = get_recipe(recipe or model_entry(model).recipe)
     with process_group():
+        config = get_recipe(recipe or model_entry(model).recipe)
         plan = Plan.make(
             "train", data, model, None, config, out, resume=resume, settings=settings or {}
         )

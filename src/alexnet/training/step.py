@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from alexnet.chance import stream_key
@@ -67,8 +68,10 @@ class Stepper:
             more = rows is not parts[-1]
             with state.parallel.accumulating() if more else contextlib.nullcontext():
                 self._number_masks(share, rows, number)
-                inputs, targets = self._prepare(pixels[rows], labels[rows], share, rows, epoch)
                 counted = max(0, min(share.counted, rows.stop) - rows.start)
+                inputs, targets = self._prepare(
+                    pixels[rows], labels[rows], share, rows, epoch, counted
+                )
                 loss = self._loss(inputs, labels[rows], targets, counted, sums)
                 loss = loss * (counted / share.total)
                 state.scaler.scale(loss).backward()
@@ -88,9 +91,18 @@ class Stepper:
         seed_draws(key >> 1, self.runtime.device)
 
     def _prepare(
-        self, pixels: Tensor, labels: Tensor, share: Share, rows: slice, epoch: int
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        share: Share,
+        rows: slice,
+        epoch: int,
+        counted: int,
     ) -> tuple[Tensor, Tensor]:
-        """Augment and normalize on the device: ``[M, C, size, size]``, and what to learn of it."""
+        """Augment and normalize on the device: ``[M, C, size, size]``, and what to learn of it.
+
+        What to learn is that of the first ``counted`` pictures.
+        """
         seed, indices = self.training.seed, share.indices[rows]
         varied = augment(
             pixels.to(self.runtime.device, non_blocking=True),
@@ -106,10 +118,14 @@ class Stepper:
         inputs = self.spec.normalize(varied)
         if not self.augment.mixes:
             return self.runtime.place(inputs), labels
-        inputs, targets = mix(
-            inputs, labels, self.classes, self.augment, seed=seed, epoch=epoch, indices=indices
-        )
-        return self.runtime.place(inputs), targets.to(self.runtime.weights_dtype)
+        # A batch's last picture is not mixed with what fills up the rows of a process.
+        mixed, targets = mix(
+            inputs[:counted], labels[:counted], self.classes, self.augment,
+            seed=seed, epoch=epoch, indices=indices[:counted],
+        )  # fmt: skip
+        if counted < len(inputs):
+            mixed = torch.cat((mixed, inputs[counted:]))
+        return self.runtime.place(mixed), targets.to(self.runtime.weights_dtype)
 
     def _loss(
         self, inputs: Tensor, labels: Tensor, targets: Tensor, counted: int, sums: Sums
