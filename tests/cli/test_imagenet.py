@@ -99,4 +99,6 @@ def test_a_broken_picture_is_left_out_and_listed(
     splits = open_data(str(packed), val_fraction=0)
     assert (len(splits.train), len(splits.refused)) == (23, 1)
     assert main(line) == 1
-    assert main(["prepare", str(packed), "-o", str(tmp_path / "smaller"), "--size", "20"]) == 0
+    # Prepared again, it still tells what was left out of the first.
+    assert main(["prepare", str(packed), "-o", str(tmp_path / "smaller"), "--size", "20"]) == 1
+    assert open_data(str(tmp_path / "smaller"), val_fraction=0).refused == splits.refused

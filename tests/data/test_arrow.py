@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.data.arrow import ArrowNames, ArrowPictures, NumberedNames, Rows
@@ -51,6 +51,7 @@ def pictures(paths: list[Path]) -> ArrowPictures:
     return ArrowPictures(rows, None, ("even", "odd"), labels, ArrowNames(rows, "name"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=4), st.data())
 def test_any_selection_of_a_selection(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], data: st.DataObject

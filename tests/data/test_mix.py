@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch.nn import functional as F
 
+from alexnet.chance import MIX
 from alexnet.data.augment_config import AugmentConfig
 from alexnet.data.mix import beta, mix
 from alexnet.data.order import draws
@@ -55,7 +56,7 @@ def test_mixup_is_the_formula():
     labels, indices = torch.arange(8), torch.arange(8)
     config = AugmentConfig(mixup=0.7)
     mixed, targets = mix(images, labels, 8, config, seed=0, epoch=0, indices=indices)
-    uniform = draws(0, 0, indices[::2], 2, stream=4)[:, 1].double() + 2.0**-25
+    uniform = draws(0, 0, indices[::2], 2, stream=MIX)[:, 1].double() + 2.0**-25
     expected = torch.from_numpy(stats.beta.ppf(uniform.numpy(), 0.7, 0.7))
     assert torch.allclose(shares(targets).double(), expected, atol=1e-6)
     for pair, share in enumerate(expected.tolist()):
@@ -93,7 +94,7 @@ def test_cutmix_before_the_edges_has_the_area_that_was_drawn():
     indices = torch.arange(count)
     labels = indices % 2
     mixed, _ = mix(images, labels, 2, AugmentConfig(cutmix=1.0), seed=0, epoch=0, indices=indices)
-    numbers = draws(0, 0, indices[::2], 4, stream=4)
+    numbers = draws(0, 0, indices[::2], 4, stream=MIX)
     half = (side * (1 - beta(numbers[:, 1], 1.0)).sqrt()).long() // 2
     center = (numbers[:, 2:].double() * side).long()
     whole = ((center >= half[:, None]) & (center + half[:, None] <= side)).all(1)

@@ -169,6 +169,11 @@ def test_a_finished_folder_is_left_alone_and_a_damaged_one_made_again(
     second = json.loads(capsys.readouterr().out)
     assert second | {"seconds": 0} == first | {"seconds": 0}
     assert stamps == {path: path.stat().st_mtime_ns for path in packed.rglob("*")}
+    (packed / ".preparing").mkdir()  # as after a kill between the manifest and the tidying up
+    (packed / ".preparing" / "plan.json").write_text("{}")
+    assert len(open_data(str(packed)).classes) == 3
+    assert main(line) == 1
+    assert bytes_of(packed) == content
     shard = next(packed.rglob("*.arrow"))
     shard.write_bytes(shard.read_bytes()[:-50])
     with pytest.raises(FailedError, match=r"has .* bytes of .*: run the same 'alexnet pre"):

@@ -36,8 +36,9 @@ def train(
         torchrun --nproc-per-node 2 -m alexnet train photos/ --model alexnet -o runs/photos
 
     Args:
-        data: mnist-5k (bundled), mnist, fashion-mnist, cifar10 and others by name, or a folder with
-            one folder a class; it may have train/, val/ and test/ of its own.
+        data: mnist-5k (bundled), mnist, fashion-mnist, cifar10 and others by name; a folder with
+            one folder a class, which may have train/, val/ and test/ of its own; what 'alexnet
+            prepare' wrote; imagenet:PATH; or hf:OWNER/NAME.
         out: The run folder to write; one that exists is refused without --resume.
         model: A name of 'alexnet models', or torchvision:NAME or timm:NAME.
         recipe: How to train; the model's own by default.

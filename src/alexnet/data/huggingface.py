@@ -47,8 +47,11 @@ def list_hub(data: str) -> Contents:
 
 def is_hugging_face(folder: Path) -> bool:
     """Whether a folder holds a saved data set, or Arrow or Parquet files."""
-    saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    return saved or bool(_data_files(folder))
+    try:
+        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        return saved or bool(_data_files(folder))
+    except OSError:  # a folder that may not be read: listing it says why
+        return False
 
 
 def list_hugging_face(folder: Path) -> Contents:

@@ -26,7 +26,10 @@ FOLDERS = {"train": "train", "val": "validation", "test": "test"}
 
 def is_prepared(folder: Path) -> bool:
     """Whether ``alexnet prepare`` wrote the folder, be it whole or not."""
-    return (folder / MANIFEST).is_file() or (folder / PROGRESS).is_dir()
+    try:
+        return (folder / MANIFEST).is_file() or (folder / PROGRESS).is_dir()
+    except OSError:  # a folder that may not be read: listing it says why
+        return False
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -74,8 +74,10 @@ def open_data(
     """Open a data set.
 
     Args:
-        data: a name of :func:`data_names`, or a folder: of class folders, or of ``train/`` with
-            ``val/`` or ``test/`` (or both) that hold class folders.
+        data: a name of :func:`data_names`; a folder of class folders, or of ``train/`` with
+            ``val/`` or ``test/`` (or both) that hold class folders; a folder that
+            :func:`alexnet.prepare` wrote; ``"imagenet:PATH"``; ``"hf:OWNER/NAME"`` or a folder of a
+            Hugging Face data set.
         seed: decides what is held out where the data have no such part of their own.
         fold: of ``mnist-5k``, 0 to 4: the thousand digits that are its test part.
         val_fraction: of the training part (what the test part leaves), held out for choosing.
