@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -115,6 +118,22 @@ def test_a_reader_may_stop_early(pictures, workers):
     assert len(next(batches)[0]) == 4
     batches.close()
     assert len(list(streamed.batches(torch.arange(24).split(4)))) == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_leaves_the_reading_ones_to_their_parent(pictures, number):
+    """What a terminal, torchrun and Slurm do: the parent decides when to stop."""
+    streamed = load_pixels(pictures, SPEC, train=True, workers=2, memory_limit=0)
+    batches = streamed.batches(torch.arange(24).split(1))
+    for _ in range(2):  # one of each worker's
+        next(batches)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, number)
+    time.sleep(0.2)
+    assert len(list(batches)) == 22
+    assert not multiprocessing.active_children()
 
 
 def test_threads_keep_the_order_and_do_not_run_ahead():

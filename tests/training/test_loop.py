@@ -316,6 +316,24 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     assert not checkpoint.found(job.folder.checkpoints)
 
 
+def test_a_second_sigterm_leaves_time_for_the_checkpoint(tmp_path: Path) -> None:
+    """Slurm sends one to every process, and torchrun passes its own on."""
+    job = make_job(tmp_path)
+    job.pixels = Stopping(corners(), 2, signal.SIGTERM)
+    inner = job.network.forward
+
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        if job.pixels.seen == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inner(inputs)
+
+    job.network.forward = forward
+    with pytest.raises(KeyboardInterrupt):
+        fit(job)
+    (path,) = checkpoint.found(job.folder.checkpoints)
+    assert path.stem == "epoch-0000-batch-000003"
+
+
 def test_a_position_that_is_given_comes_first_in_the_history(tmp_path: Path) -> None:
     job = make_job(tmp_path, epochs=1, keep="best")
     head = {"epoch": 0, "stage": "head", "train_loss": 1.0, "train_top1": 0.5}

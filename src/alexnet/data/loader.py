@@ -6,6 +6,7 @@ Both give the same bytes, so what is trained does not depend on the machine's me
 from __future__ import annotations
 
 import abc
+import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
@@ -234,11 +235,22 @@ def _from_processes(
         batch_sampler=(indices.tolist() for indices in plan),
         num_workers=workers,
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
     for batch in loader:
         if isinstance(batch, str):
             raise FailedError(batch)
         yield batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A worker ends when its parent does: until the checkpoint is written it has to read on.
+
+    A terminal's Ctrl-C, torchrun and Slurm send their signals to the workers as well.
+    """
+    del worker
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

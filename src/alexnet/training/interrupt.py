@@ -71,6 +71,8 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        # A second SIGTERM is the first one once more: Slurm sends it to every process of a job, and
+        # torchrun passes on to its processes the one that it got itself.
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
