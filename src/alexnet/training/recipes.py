@@ -60,7 +60,7 @@ def paper() -> Config:
     principal components of pixels from 0 to 1 with a deviation of 0.1 (as the prose has it).
 
     Source: 40.7% top-1 and 18.2% top-5 error on ImageNet's validation part, in 5 to 6 days on two
-    GTX 580. Not run here on ImageNet; on small sets see docs/recipes.md.
+    GTX 580. Not run here on ImageNet.
 
     Departures: the mean color in place of the mean image, which is nearly flat. Dropout divides
     while training in place of multiplying at test time (``model.dropout_scaled_at=test`` is the
@@ -205,8 +205,6 @@ def modern() -> Config:
     RandAugment, random crops and mirror images, and a running average of the weights, which is what
     is kept. The epoch is chosen on a tenth of the training part. Made for data sets of thousands of
     pictures and more; a few hundred are better served by ``alexnet finetune``.
-
-    On a small set see docs/recipes.md.
     """
     return Config(
         data=DataConfig(val_fraction=0.1),
