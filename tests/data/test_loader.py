@@ -130,6 +130,7 @@ def test_a_signal_to_all_processes_leaves_the_reading_ones_to_their_parent(pictu
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:
+        assert worker.pid is not None
         os.kill(worker.pid, number)
     time.sleep(0.2)
     assert len(list(batches)) == 22

@@ -319,11 +319,11 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
 def test_a_second_sigterm_leaves_time_for_the_checkpoint(tmp_path: Path) -> None:
     """Slurm sends one to every process, and torchrun passes its own on."""
     job = make_job(tmp_path)
-    job.pixels = Stopping(corners(), 2, signal.SIGTERM)
+    job.pixels = stopping = Stopping(corners(), 2, signal.SIGTERM)
     inner = job.network.forward
 
     def forward(inputs: torch.Tensor) -> torch.Tensor:
-        if job.pixels.seen == 3:
+        if stopping.seen == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return inner(inputs)
 

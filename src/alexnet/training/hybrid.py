@@ -59,16 +59,7 @@ class Hybrid(Parallel):
     def __init__(self, network: nn.Module, runtime: Runtime) -> None:
         super().__init__(network)
         count = runtime.world_size
-        if not isinstance(network, AlexNet) or not hasattr(network, "fc6"):
-            raise UsageError(
-                "--parallel hybrid divides fc6 to fc8 of an AlexNet: choose --model alexnet, or "
-                "--parallel ddp"
-            )
-        if network.head_hidden_size % count:
-            raise UsageError(
-                f"--parallel hybrid: {network.head_hidden_size} units of fc6 and fc7 cannot be "
-                f"divided by {count} processes: start another number, or set model.hidden"
-            )
+        network = divisible(network, count)
         self.data_rank, self.data_count = runtime.rank, count
         self._mesh = init_device_mesh(runtime.device.type, (count,))
         self._parts = copy.deepcopy(network)
@@ -127,6 +118,25 @@ class Hybrid(Parallel):
         if self.data_rank:  # added once, and learned from the whole batch's gradient everywhere
             bias = bias - bias.detach()
         return sum_parts(F.linear(x, _local(fc8.weight)) + bias, 0)  # [m, K]
+
+
+def divisible(network: nn.Module, count: int) -> AlexNet:
+    """The network, if ``count`` processes can have it so.
+
+    Raises:
+        UsageError: not an AlexNet with fc6 and fc7, or their units cannot be divided evenly.
+    """
+    if not isinstance(network, AlexNet) or not hasattr(network, "fc6"):
+        raise UsageError(
+            "--parallel hybrid divides fc6 to fc8 of an AlexNet: choose --model alexnet, or "
+            "--parallel ddp"
+        )
+    if network.head_hidden_size % count:
+        raise UsageError(
+            f"--parallel hybrid: {network.head_hidden_size} units of fc6 and fc7 cannot be "
+            f"divided by {count} processes: start another number, or set model.hidden"
+        )
+    return network
 
 
 class _Body(nn.Module):

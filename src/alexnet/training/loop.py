@@ -182,7 +182,8 @@ class _Training:
         if self.agreement.settle() == STOP:
             self._stop(sums)
         position.totals = sums.gathered()
-        if job.runtime.world_size > 1 and sent is not None and position.batch > first:
+        by_tcp = job.runtime.world_size > 1 and job.runtime.device.type == "cpu"
+        if by_tcp and sent is not None and position.batch > first:
             position.totals["sent"] = ((bytes_sent() or 0) - sent) // (position.batch - first)
 
     def _listen(self, interrupt: Interrupt, sums: Sums) -> None:

@@ -37,7 +37,7 @@ class Towers(Parallel):
     def __init__(self, network: nn.Module, runtime: Runtime) -> None:
         super().__init__(network)
         self.tower = runtime.rank
-        self._half = self._halved(_checked(network, runtime))
+        self._half = self._halved(two_towers(network, runtime.world_size))
         self.trained = self._half
         dist.barrier()
 
@@ -101,11 +101,16 @@ class Towers(Parallel):
         return sum_whole(F.linear(x, fc8.weight)) + fc8.bias
 
 
-def _checked(network: nn.Module, runtime: Runtime) -> AlexNet:
-    if runtime.world_size != TOWERS:
+def two_towers(network: nn.Module, count: int) -> AlexNet:
+    """The network, if ``count`` processes can have a tower each.
+
+    Raises:
+        UsageError: not two processes, or a network that has no two towers.
+    """
+    if count != TOWERS:
         raise UsageError(
-            f"--parallel towers needs two processes, a tower each, and there are "
-            f"{runtime.world_size}: start torchrun with --nproc-per-node 2"
+            f"--parallel towers needs two processes, a tower each, and there are {count}: start "
+            "torchrun with --nproc-per-node 2"
         )
     if not isinstance(network, AlexNet) or network.conv2.groups != TOWERS:
         raise UsageError(
