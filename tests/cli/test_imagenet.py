@@ -36,6 +36,8 @@ def go(
     splits = open_data(packed)
     assert (len(splits.classes), len(splits.test or ())) == (len(words), val)
     assert splits.descriptions == words
+    # The inner nodes of WordNet, which no picture has, are left out.
+    assert json.loads((folder / "packed" / "prepared.json").read_text())["descriptions"] == words
     epochs = ["--set", "training.epochs=1", "--json"]
     assert main(["train", packed, "-m", "lenet5_dense", "-o", run, *epochs]) == 0
     (trained,) = said(capsys)

@@ -249,9 +249,8 @@ def uninterrupted(many: Path) -> Contents:
 def begin(many: Path, packed: Path, shards: int) -> subprocess.Popen[str]:
     """The command, when it has written so many shards."""
     line = [sys.executable, "-m", "alexnet", "prepare", str(many), "-o", str(packed)]
-    process = subprocess.Popen(
-        [*line, "--size", "64", "--workers", "2"], stderr=subprocess.PIPE, text=True
-    )
+    line += ["--size", "64", "--workers", "2"]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: len(list(packed.glob(".preparing/train-*.json"))) >= shards, process)
     return process
 
@@ -310,7 +309,7 @@ def test_ctrl_c_says_how_to_go_on(many: Path, uninterrupted: Contents, tmp_path:
     packed = tmp_path / "a folder"
     process = begin(many, packed, 1)
     children = psutil.Process(process.pid).children()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it as well
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert said.splitlines()[-1] == (
