@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -50,6 +50,7 @@ def test_numbered_masks_draw_nothing_from_pytorch_s_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@settings(deadline=None)
 @given(
     size=st.integers(1, 12), cut=st.integers(0, 12), units=st.integers(1, 40),
     unit=st.integers(0, 40),

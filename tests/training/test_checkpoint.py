@@ -173,6 +173,18 @@ def test_a_state_of_a_network_with_other_layers_is_refused(tmp_path: Path) -> No
             another.restore(snapshot.tensors, snapshot.numbers)
 
 
+def test_a_state_in_which_another_parameter_is_frozen_is_refused(tmp_path: Path) -> None:
+    states = []
+    for frozen in ("0.bias", "1.bias"):
+        network = state_of().parallel.network
+        network.get_parameter(frozen).requires_grad = False
+        states.append(TrainingState(Parallel(network), TrainingConfig(), SMALL))
+    step(states[0], 0)
+    snapshot = read(keep(tmp_path, states[0]))
+    with pytest.raises(ValueError, match="parameters are others"):
+        states[1].restore(snapshot.tensors, snapshot.numbers)
+
+
 def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert newest(tmp_path / "none") is None
     assert newest(tmp_path) is None

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -78,6 +78,7 @@ def test_the_table_schedule_has_a_rate_for_each_epoch_and_the_last_one_stays() -
     assert found == [0.5] * 2 + [0.25] * 2 + [0.125] * 4
 
 
+@settings(deadline=None)
 @given(
     scores=st.lists(st.integers(0, 12), max_size=60).map(lambda seq: [one / 12 for one in seq]),
     patience=st.integers(1, 6),

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.training.share import share_of
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 70), count=st.integers(2, 9), seed=st.integers(0, 9))
 def test_all_shares_together_are_the_batch_once_and_in_order(
     size: int, count: int, seed: int
@@ -24,6 +25,7 @@ def test_all_shares_together_are_the_batch_once_and_in_order(
         assert set(one.indices[one.counted :].tolist()) <= {int(batch[0])}
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 70), count=st.integers(2, 9))
 def test_shares_begin_at_even_places_one_after_another(size: int, count: int) -> None:
     shares = [share_of(torch.arange(size), rank, count) for rank in range(count)]
@@ -34,6 +36,7 @@ def test_shares_begin_at_even_places_one_after_another(size: int, count: int) ->
         assert torch.equal(one.rows[: one.counted], one.indices[: one.counted])
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 70), count=st.integers(1, 9), together=st.integers(1, 9))
 def test_pictures_follow_the_leader_that_they_have_in_the_whole_batch(
     size: int, count: int, together: int
@@ -44,6 +47,7 @@ def test_pictures_follow_the_leader_that_they_have_in_the_whole_batch(
     assert torch.equal(leaders, batch[torch.arange(size) // together * together])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 70))
 def test_one_process_takes_the_batch_as_it_is(size: int) -> None:
     batch = torch.arange(size).flip(0)
