@@ -220,3 +220,20 @@ def test_a_trained_network_is_worth_its_name(tmp_path: Path) -> None:
     assert evaluation["top1"] == run.metrics["test_top1"]
     again = alexnet.evaluate(run.folder, "mnist-5k")
     assert again.top1 == run.metrics["test_top1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"training.schedule": "plateau"}, "there is none: set data.val_fraction"),
+        ({"training.parallel": "hybrid"}, "needs several processes"),
+        ({"training.parallel": "towers"}, "needs several processes"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_a_run_is_begun(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        train("mnist-5k", MODEL, out=tmp_path / "run", settings=settings)
+    short = {"training.epochs": 1, "training.batch_size": 256}
+    assert train("mnist-5k", MODEL, out=tmp_path / "run", settings=short).metrics["epoch"] == 1

@@ -32,6 +32,7 @@ from alexnet.tasks.report import write_report
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Position
 from alexnet.training.loop import Job, diverged, fit
+from alexnet.training.optim import check_schedule
 from alexnet.training.sharing import check_sharing
 
 
@@ -198,6 +199,7 @@ class Session:
         """Take the network and write ``config.json``: from now on the run can be resumed."""
         self.network = self.runtime.place_network(network)
         check_sharing(self.network, self.plan.config.training, self.runtime)
+        check_schedule(self.plan.config.training, validated=self.val_pixels is not None)
         if self.plan.resumed:
             self._check_unchanged()
         elif is_main():

@@ -20,7 +20,7 @@ from alexnet.data.augment import AugmentConfig
 from alexnet.data.colors import ColorStatistics
 from alexnet.data.loader import Pixels
 from alexnet.data.order import epoch_batches
-from alexnet.errors import FailedError, UsageError
+from alexnet.errors import FailedError
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.progress import log, track
 from alexnet.runtime import Runtime, is_main, on_main
@@ -100,11 +100,6 @@ class _Training:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        if job.training.schedule == "plateau" and job.validate is None:
-            raise UsageError(
-                "training.schedule=plateau goes by the validation part, and there is none: set "
-                "data.val_fraction, or another schedule"
-            )
         parallel = share_work(job.network, job.training, job.runtime)
         self.parallel, self.state = parallel, TrainingState(parallel, job.training, job.runtime)
         self.position = self._begin()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-from alexnet.errors import missing_extra
+from alexnet.errors import UsageError, missing_extra
 from alexnet.training.config import TrainingConfig
 
 
@@ -123,6 +123,23 @@ def learning_rate(
     if config.schedule == "plateau":
         return config.lr * 0.1 ** min(plateaus(scores, config.plateau), config.drops)
     return config.lr
+
+
+def check_schedule(config: TrainingConfig, *, validated: bool) -> None:
+    """Refuse, before anything is written, a schedule that has nothing to go by.
+
+    Args:
+        config: which schedule.
+        validated: whether there is a validation part.
+
+    Raises:
+        UsageError: ``"plateau"`` without validation scores.
+    """
+    if config.schedule == "plateau" and not validated:
+        raise UsageError(
+            "training.schedule=plateau goes by the validation part, and there is none: set "
+            "data.val_fraction, or another schedule"
+        )
 
 
 def plateaus(scores: Iterable[float], patience: int) -> int:
