@@ -111,10 +111,10 @@ def hybrid(counts: Counts, devices: int, batch_size: int) -> list[Exchange]:
 def towers(counts: Counts, devices: int, batch_size: int) -> list[Exchange]:
     """The layout of 2012: half of every layer on each device of a pair, every picture on both.
 
-    Krizhevsky et al. 2012, section 3.2 and figure 2: the towers meet before conv3 and before each
-    fully connected layer, where each device gathers the other's half; the gradient of what was
-    gathered is reduce-scattered. The softmax reads both halves of fc8. Within a tower LRN needs
-    nothing from the other. With more than two devices, pairs are data parallel: each half of the
+    Krizhevsky et al. 2012, section 3.2 and figure 2: the towers meet before conv3, fc6 and
+    fc7, where each device gathers the other's half; the gradient of what was gathered is
+    reduce-scattered. fc8 is divided by what it reads: each device has logits of its half, which are
+    all-reduced. Within a tower LRN needs nothing from the other. With more than two devices, pairs are data parallel: each half of the
     weights is all-reduced among the pairs.
 
     Args:
@@ -124,12 +124,12 @@ def towers(counts: Counts, devices: int, batch_size: int) -> list[Exchange]:
     """
     pairs, pictures = devices // 2, 2 * batch_size
     exchanges = []
-    for name in ("conv3", *HEAD):
+    for name in ("conv3", "fc6", "fc7"):
         size = pictures * counts.before(name)[-1].outputs * counts.element
         exchanges.append(Exchange(name, "forward", "all-gather", size, 2))
         exchanges.append(Exchange(name, "backward", "reduce-scatter", size, 2))
     logits = pictures * counts.layer("fc8").outputs * counts.element
-    exchanges.append(Exchange("fc8", "forward", "all-gather", logits, 2))
+    exchanges.append(Exchange("fc8", "forward", "all-reduce", logits, 2))
     halves = [(layer.name, layer.parameters // 2) for layer in counts.layers]
     return exchanges + gradients(halves, pairs)
 
