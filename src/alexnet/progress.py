@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from alexnet.torchrun import is_main
 
 T = TypeVar("T")
 
@@ -14,17 +15,12 @@ log = logging.getLogger("alexnet")
 """What the package has to say; the command line sends it to standard error."""
 
 
-def speaks() -> bool:
-    """Whether this process talks to the user: the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-log.addFilter(lambda record: speaks() or record.levelno >= logging.ERROR)
+log.addFilter(lambda record: is_main() or record.levelno >= logging.ERROR)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield ``items``, drawing a bar named ``what`` when standard error is a terminal."""
-    if not sys.stderr.isatty() or not speaks():
+    if not sys.stderr.isatty() or not is_main():
         yield from items
         return
     from rich.console import Console

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from alexnet.errors import AlexnetError, FailedError, UsageError
+from alexnet.torchrun import is_main, local_world_size, rank, restarts, world_size
 
 Result = TypeVar("Result")
 
@@ -197,37 +198,6 @@ def seed_draws(seed: int, device: torch.device) -> None:
         torch.mps.manual_seed(seed)
 
 
-def rank() -> int:
-    """This process's number among those that ``torchrun`` started, from 0."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def world_size() -> int:
-    """How many processes ``torchrun`` started, on all machines together; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def local_world_size() -> int:
-    """How many of them run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes files and speaks to the user."""
-    return rank() == 0
-
-
-def launch() -> str | None:
-    """What tells one call of ``torchrun`` from another; None without it."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    return f"none-{os.getppid()}" if name == "none" else name
-
-
-def is_restart() -> bool:
-    """Whether ``torchrun`` started this process again after one was lost."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-
-
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
     """While entered, the processes that ``torchrun`` started can work together.
@@ -278,8 +248,7 @@ def _join() -> None:
         dist.init_process_group(backend)
         return
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    place = f"start {start}, group {next(_groups)}"
+    place = f"start {restarts()}, group {next(_groups)}"
     store = dist.PrefixStore(place, dist.TCPStore(host, port, is_master=False))
     dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
 
@@ -333,6 +302,11 @@ def wait_for_all() -> None:
     """Return when every process is here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def everywhere(holds: bool) -> bool:
+    """Whether something holds in every process; all of them call it together."""
+    return not add_up(torch.tensor(int(not holds))).item()
 
 
 def add_up(tensor: torch.Tensor) -> torch.Tensor:

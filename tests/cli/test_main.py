@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.cli.main import app, main
+from alexnet.cli.main import _interrupted, app, main
 from alexnet.errors import FailedError
 
 COMMANDS = (
@@ -158,3 +158,21 @@ def test_a_file_name_that_is_not_utf_8_can_be_printed(tmp_path: Path, run_folder
     assert done.returncode == 1, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"error" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("begun", "expected"),
+    [
+        (False, "interrupted before the run was begun: run the same command again"),
+        (True, "interrupted; go on with: alexnet train photos -o {run} --resume"),
+    ],
+)
+def test_ctrl_c_advises_to_resume_what_was_begun(
+    begun: bool, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    if begun:
+        run.mkdir()
+        (run / "config.json").write_text("{}")
+    assert _interrupted(["train", "photos", "-o", str(run)]) == 130
+    assert capsys.readouterr().err.strip() == f"alexnet: {expected.format(run=run)}"

@@ -262,6 +262,7 @@ def test_a_run_that_lost_a_process_goes_on_by_itself_to_the_same_bits(
             process.communicate()
     assert process.returncode == 0, said
     assert "exitcode: -9" in said
+    assert said.count("going on after epoch 0 and ") == 1
     assert (run / "report.html").is_file()
     mine, theirs = weights_of(run), weights_of(undisturbed)
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
@@ -307,6 +308,39 @@ def test_what_two_processes_cannot_do_is_said_once(
         assert expected in text
     assert "exitcode  : 2" in done.stderr
     assert "mistake of ours" not in done.stderr
+
+
+ELSEWHERE = """
+import os, sys
+from alexnet.cli.main import main
+
+if os.environ["RANK"] == "1":  # as on another machine, where relative paths lead elsewhere
+    os.chdir(sys.argv[1])
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("lacks", ["the run folder", "the data"])
+def test_what_another_machine_lacks_is_said_before_the_first_step(
+    lacks: str, shapes: Path, tmp_path: Path, torchrun: Command
+) -> None:
+    script, elsewhere = tmp_path / "elsewhere.py", tmp_path / "elsewhere"
+    script.write_text(ELSEWHERE)
+    elsewhere.mkdir()
+    (tmp_path / "pictures").symlink_to(shapes)
+    data = "pictures" if lacks == "the data" else shapes
+    out = tmp_path / "run" if lacks == "the data" else Path("run")
+    line = words(data, out, SMALL, "ddp")
+    done = torchrun(2, script, elsewhere, *line, cwd=tmp_path)
+    said = [text for text in done.stderr.splitlines() if text.startswith("alexnet: ")]
+    expected = {
+        "the run folder": "alexnet: not every process sees the run folder run: it must lie on a "
+        "disk that all machines share",
+        "the data": "alexnet: not every process can read circle/0.png of pictures, ",
+    }[lacks]
+    assert len(said) == 1
+    assert said[0].startswith(expected)
+    assert "train 1/1" not in done.stderr
 
 
 def test_three_towers_are_refused() -> None:

@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
@@ -30,7 +31,7 @@ from alexnet.cli.summary import summary
 from alexnet.cli.train import train
 from alexnet.cli.weights import weights
 from alexnet.errors import AlexnetError, FailedError, UsageError
-from alexnet.progress import speaks
+from alexnet.torchrun import is_main, world_size
 
 HELP = """
 AlexNet and LeNet: the exact networks, and a folder of photos made into a classifier.
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows the program's name; ``sys.argv``'s by default.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not speaks():  # of the processes that torchrun started, one prints
+    if not is_main():  # of the processes that torchrun started, one prints
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     _prepare_streams(debug="--debug" in words)
     try:
@@ -117,7 +118,7 @@ def _failed(error: BaseException, words: list[str]) -> int:
     if "--debug" in words:
         traceback.print_exception(error)
     text, code = _explain(error, words)
-    if getattr(error, "told", False) or (isinstance(error, CycloptsError) and not speaks()):
+    if getattr(error, "told", False) or (isinstance(error, CycloptsError) and not is_main()):
         return code
     print(f"alexnet: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
     return code
@@ -151,13 +152,22 @@ def _explain_use(error: CycloptsError, words: list[str]) -> str:
     return f"{text} ('alexnet {command}--help' tells more)"
 
 
+def _is_begun(words: list[str]) -> bool:
+    """Whether the run folder that a command names has a run in it."""
+    out = app.parse_args(words, print_error=False, exit_on_error=False)[1].arguments.get("out")
+    return out is not None and (Path(out) / "config.json").is_file()
+
+
 def _interrupted(words: list[str]) -> int:
     """Say in one line how to go on after Ctrl-C."""
-    if not speaks():
+    if not is_main():
         return 130
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    trains = bool(words) and words[0] in _RESUMABLE
+    if trains and not _is_begun(words):
+        line = "interrupted before the run was begun: run the same command again"
+    elif world_size() > 1:
         line = "interrupted; go on with the same command and --resume"
-    elif words and words[0] in _RESUMABLE:
+    elif trains:
         again = words if "--resume" in words else [*words, "--resume"]
         line = f"interrupted; go on with: alexnet {shlex.join(again)}"
     elif words and words[0] == "prepare":

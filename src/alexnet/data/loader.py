@@ -22,8 +22,8 @@ from alexnet.data.pictures import ArrayPictures, Indices, Pictures
 from alexnet.data.threads import in_threads
 from alexnet.errors import AlexnetError, FailedError
 from alexnet.progress import track
-from alexnet.runtime import local_world_size
 from alexnet.spec import InputSpec
+from alexnet.torchrun import local_world_size
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

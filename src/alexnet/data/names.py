@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Sequence
 from typing import overload
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class LazyNames(Sequence[str]):
+class LazyNames(Sequence[str], abc.ABC):
     """A sequence that makes a name when it is asked for; ``name(index)`` does."""
 
     def __init__(self, length: int) -> None:
@@ -18,9 +19,9 @@ class LazyNames(Sequence[str]):
     def __len__(self) -> int:
         return self.length
 
+    @abc.abstractmethod
     def name(self, index: int) -> str:
         """The name at ``index``, from 0."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, index: int) -> str: ...

@@ -30,9 +30,10 @@ from alexnet.models.registry import model_entry
 from alexnet.models.state import load_into, read_state, write_state
 from alexnet.models.weights import find_weights
 from alexnet.progress import log, track
-from alexnet.runtime import is_main, process_group, wait_for_all
-from alexnet.tasks.plan import Plan
+from alexnet.runtime import process_group, wait_for_all
+from alexnet.tasks.request import Request
 from alexnet.tasks.run import Run, Session, finished
+from alexnet.torchrun import is_main
 from alexnet.training.checkpoint import Position
 from alexnet.training.config import Config, FinetuneConfig
 from alexnet.training.recipes import get_recipe
@@ -111,25 +112,25 @@ def _finetune(
     settings: Mapping[str, Any],
 ) -> Run:
     config = get_recipe("finetune")
-    plan = Plan.make(
+    request = Request.make(
         "finetune", data, model, weights, config, out, resume=resume, settings=settings
     )
-    done = finished(plan)
+    done = finished(request)
     if done is not None:
         return done
     record = find_weights(weights, model)
     features_only = record is not None and record.covers == "features"
-    session = Session(plan)
-    if not plan.resumed:
-        plan.config = suited(plan.config, len(session.splits.train), settings)
-    session.read_pictures(choose_size(plan, session.splits.train, any_size=features_only))
+    session = Session(request)
+    if not request.resumed:
+        request.config = suited(request.config, len(session.splits.train), settings)
+    session.read_pictures(choose_size(request, session.splits.train, any_size=features_only))
     network = session.build_network(**({"hidden": 0} if features_only else {}))
     linear_classifier(network)
     session.begin(network)
     position = Position()
     if not session.resumable:
         position = fit_head(session)
-    told = plan.config.finetune or FinetuneConfig()
+    told = request.config.finetune or FinetuneConfig()
     if not told.unfreeze:
         return session.finish(position)
     unfreeze_last(session.network, told.unfreeze)
@@ -146,20 +147,20 @@ def suited(config: Config, pictures: int, settings: Mapping[str, Any]) -> Config
     return config.override(settings)
 
 
-def choose_size(plan: Plan, pictures: Pictures, *, any_size: bool) -> int | None:
+def choose_size(request: Request, pictures: Pictures, *, any_size: bool) -> int | None:
     """The input's side: as set, else small for tiny pictures, else the network's own (None).
 
     Args:
-        plan: what was asked for.
+        request: what was asked for.
         pictures: the training part.
         any_size: whether the weights fit an input of any size, as convolutions do.
     """
-    if plan.config.data.image_size is not None or not any_size:
-        return plan.config.data.image_size
+    if request.config.data.image_size is not None or not any_size:
+        return request.config.data.image_size
     sample = np.linspace(0, len(pictures) - 1, min(len(pictures), 50)).astype(int)
     median = float(np.median([min(pictures.read(int(index)).shape[:2]) for index in sample]))
-    own = model_entry(plan.model).spec.size
-    if median > SMALL_PICTURE or own <= SMALL_INPUT or ":" in plan.model:
+    own = model_entry(request.model).spec.size
+    if median > SMALL_PICTURE or own <= SMALL_INPUT or ":" in request.model:
         return None
     log.info("the pictures are small (%g pixels): the network reads them at 127", median)
     return SMALL_INPUT
@@ -168,12 +169,12 @@ def choose_size(plan: Plan, pictures: Pictures, *, any_size: bool) -> int | None
 def fit_head(session: Session) -> Position:
     """Fit the classifier on frozen features; its record is the first of the history."""
     record = {"epoch": 0, **fit_classifier(session, "head")}
-    balanced = session.plan.config.training.class_balance > 0
+    balanced = session.request.config.training.class_balance > 0
     score = record.get("val_balanced_accuracy" if balanced else "val_top1", float("-inf"))
     position = Position(history=[record], best_score=score)
     if is_main():
         session.keep(position)
-        write_state(session.plan.folder.checkpoints / HEAD, session.network)
+        write_state(session.request.folder.checkpoints / HEAD, session.network)
     return position
 
 
@@ -192,7 +193,7 @@ def fit_classifier(session: Session, stage: str) -> dict[str, Any]:
     """
     began = time.perf_counter()
     network, classes = session.network, len(session.splits.classes)
-    config = session.plan.config
+    config = session.request.config
     mirror = config.augment.mirror > 0
     features, labels = head_features(session, session.train_pixels, mirror=mirror)
     log.info(
@@ -258,7 +259,7 @@ def average(session: Session, share: float) -> dict[str, Any]:
     Returns:
         Its record for the history, without the epoch.
     """
-    network, checkpoints = session.network, session.plan.folder.checkpoints
+    network, checkpoints = session.network, session.request.folder.checkpoints
     tuned_file = checkpoints / TUNED
     if is_main() and not tuned_file.exists():  # else a run is ended again, killed at its end
         write_state(tuned_file, network)
@@ -286,8 +287,8 @@ def head_features(session: Session, pixels: Pixels, *, mirror: bool) -> tuple[Te
     parts: list[Tensor] = []
     labels: list[Tensor] = []
     with torch.inference_mode(), runtime.autocast():
-        plan = picked.split(128)
-        for batch, truth, _ in track(pixels.batches(plan), "features", len(plan)):
+        batches = picked.split(128)
+        for batch, truth, _ in track(pixels.batches(batches), "features", len(batches)):
             center = batch[:, :, margin : margin + spec.crop, margin : margin + spec.crop]
             inputs = runtime.place(spec.normalize(center.to(runtime.device)))
             for view in (inputs, inputs.flip(3)) if mirror else (inputs,):

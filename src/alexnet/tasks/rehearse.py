@@ -20,9 +20,9 @@ import torch
 from alexnet.data.order import epoch_batches
 from alexnet.errors import UsageError
 from alexnet.models.registry import model_entry
-from alexnet.runtime import world_size
-from alexnet.tasks.plan import Plan
+from alexnet.tasks.request import Request
 from alexnet.tasks.run import Session
+from alexnet.torchrun import world_size
 from alexnet.training.loop import class_counts
 from alexnet.training.optim import build_loss, learning_rate, set_rates
 from alexnet.training.recipes import get_recipe
@@ -93,25 +93,25 @@ def rehearse(
     config = get_recipe(recipe or model_entry(model).recipe)
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "run"
-        plan = Plan.make(
+        request = Request.make(
             "train", data, model, None, config, out, resume=False, settings=settings or {}
         )
-        return _rehearsed(Session(plan))
+        return _rehearsed(Session(request))
 
 
 def _rehearsed(session: Session) -> Rehearsal:
-    training = session.plan.config.training
+    training = session.request.config.training
     splits = session.splits
     counts = {part: len(getattr(splits, part) or ()) for part in ("train", "val", "test")}
     size = math.ceil(counts["train"] / training.batch_size)
     # The steps read as many pictures as they need, not the whole of a large data set.
     some = splits.train.subset(range(min(counts["train"], STEPS * training.batch_size)))
     session.splits = dataclasses.replace(splits, train=some, val=None)
-    session.read_pictures(session.plan.config.data.image_size)
+    session.read_pictures(session.request.config.data.image_size)
     network = session.runtime.place_network(session.build_network())
     seconds = _time_steps(session, network, size)
     return Rehearsal(
-        config=session.plan.config.to_dict(),
+        config=session.request.config.to_dict(),
         pictures=counts,
         parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
         steps_an_epoch=size,
@@ -127,7 +127,7 @@ def _rehearsed(session: Session) -> Rehearsal:
 
 def _time_steps(session: Session, network: torch.nn.Module, size: int) -> float:
     """Median seconds of a few steps, the first one left out (unless it is the only one)."""
-    config, pixels, runtime = session.plan.config, session.train_pixels, session.runtime
+    config, pixels, runtime = session.request.config, session.train_pixels, session.runtime
     training = config.training
     classes = class_counts(pixels, network)
     state = TrainingState(share_work(network, training, runtime), training, runtime)

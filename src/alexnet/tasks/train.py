@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet.models.registry import model_entry
 from alexnet.runtime import process_group
-from alexnet.tasks.plan import Plan
+from alexnet.tasks.request import Request
 from alexnet.tasks.run import Run, Session, finished
 from alexnet.training.checkpoint import Position
 from alexnet.training.recipes import get_recipe
@@ -45,13 +45,13 @@ def train(
     """
     with process_group():
         config = get_recipe(recipe or model_entry(model).recipe)
-        plan = Plan.make(
+        request = Request.make(
             "train", data, model, None, config, out, resume=resume, settings=settings or {}
         )
-        done = finished(plan)
+        done = finished(request)
         if done is not None:
             return done
-        session = Session(plan)
-        session.read_pictures(plan.config.data.image_size)
+        session = Session(request)
+        session.read_pictures(request.config.data.image_size)
         session.begin(session.build_network())
         return session.finish(session.fit(Position(), "train"))

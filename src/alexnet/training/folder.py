@@ -12,7 +12,7 @@ from typing import Any
 
 from alexnet.errors import UsageError
 from alexnet.files import FORMAT_VERSION, read_json, write_error, write_text
-from alexnet.runtime import is_main
+from alexnet.torchrun import is_main
 
 CONFIG = "config.json"
 PROBE = ".writable"

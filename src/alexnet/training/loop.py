@@ -23,8 +23,9 @@ from alexnet.data.order import epoch_batches
 from alexnet.errors import FailedError
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.progress import log, track
-from alexnet.runtime import Runtime, is_main, on_main
+from alexnet.runtime import Runtime, on_main
 from alexnet.spec import InputSpec
+from alexnet.torchrun import is_main
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Position, Snapshot
 from alexnet.training.config import TrainingConfig
@@ -119,7 +120,9 @@ class _Training:
                 f"{newest} is of another network or optimizer ({error}): restore config.json, or "
                 "start again in another run folder"
             ) from error
-        return snapshot.position
+        position = snapshot.position
+        log.info("going on after epoch %d and %d batches more", position.epoch, position.batch)
+        return position
 
     def run(self) -> Position:
         """Go through the epochs that are left."""

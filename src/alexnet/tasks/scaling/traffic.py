@@ -114,8 +114,8 @@ def towers(counts: Counts, devices: int, batch_size: int) -> list[Exchange]:
     Krizhevsky et al. 2012, section 3.2 and figure 2: the towers meet before conv3, fc6 and
     fc7, where each device gathers the other's half; the gradient of what was gathered is
     reduce-scattered. fc8 is divided by what it reads: each device has logits of its half, which are
-    all-reduced. Within a tower LRN needs nothing from the other. With more than two devices, pairs are data parallel: each half of the
-    weights is all-reduced among the pairs.
+    all-reduced. Within a tower LRN needs nothing from the other. With more than two devices, pairs
+    are data parallel: each half of the weights is all-reduced among the pairs.
 
     Args:
         counts: of an AlexNet of two groups.

@@ -12,13 +12,14 @@ from alexnet.data.sources import has_mirror_images
 from alexnet.errors import UsageError
 from alexnet.evaluation.evaluate import same_data
 from alexnet.models.registry import model_entry
-from alexnet.runtime import is_restart, launch, on_main
+from alexnet.runtime import everywhere, on_main
+from alexnet.torchrun import launch, restarts
 from alexnet.training.config import Config, from_dict
 from alexnet.training.folder import RunFolder
 
 
 @dataclass
-class Plan:
+class Request:
     """What was asked for, before anything is built.
 
     Attributes:
@@ -51,7 +52,7 @@ class Plan:
         *,
         resume: bool,
         settings: Mapping[str, Any],
-    ) -> Plan:
+    ) -> Request:
         """Check names and open the run folder; a resumed run keeps the settings it began with.
 
         Where torchrun started several processes, the main one does it for all of them; started
@@ -61,10 +62,12 @@ class Plan:
             UsageError: an unknown model or setting, a folder that exists, or a resume that asks
                 for something else than the run was started with.
         """
+        # On several machines torchrun counts a restart where the process was lost only.
+        restarted = not everywhere(restarts() == 0)
         return on_main(
             lambda: cls._make(
                 task, os.fspath(data), model, weights, config, out,
-                resume=resume or _goes_on(out), settings=settings,
+                resume=resume or (restarted and _goes_on(out)), settings=settings,
             )
         )  # fmt: skip
 
@@ -80,7 +83,7 @@ class Plan:
         *,
         resume: bool,
         settings: Mapping[str, Any],
-    ) -> Plan:
+    ) -> Request:
         model_entry(model)
         folder = RunFolder.open(out, resume=resume) if resume else None
         if folder is None or not folder.begun:
@@ -110,9 +113,9 @@ class Plan:
 
 
 def _goes_on(out: str | os.PathLike[str]) -> bool:
-    """Whether this very call of torchrun began the run in ``out`` and lost a process meanwhile."""
+    """Whether this very call of torchrun began the run in ``out``."""
     folder = RunFolder(Path(out))
-    return is_restart() and folder.begun and folder.read_config().get("launch") == launch()
+    return folder.begun and folder.read_config().get("launch") == launch()
 
 
 def _check_arguments(config: Config) -> None:
