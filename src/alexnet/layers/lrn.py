@@ -4,7 +4,8 @@
 
 The paper multiplies the SUM by alpha; Caffe, the original code and ``torch.nn.LocalResponseNorm``
 multiply the MEAN over the window's nominal size (the paper's alpha=1e-4, n=5 is their alpha=5e-4).
-Both readings are here: ``alpha_mode="sum"`` and ``alpha_mode="mean"``.
+Both readings are here: ``alpha_mode="sum"`` and ``alpha_mode="mean"``. On a processor float32 and
+bfloat16 are computed by :mod:`alexnet.layers.lrn_kernels`, everything else by torch's operations.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet.layers.choice import check_at_least, check_choice
+from alexnet.layers.lrn_kernels import KernelNorm, Window, best_kernel, is_served, plain
 
 AlphaMode = Literal["mean", "sum"]
 
@@ -54,25 +56,17 @@ def local_response_norm(
         raise ValueError(f"{channels} channels cannot be split into groups={groups}")
     check_choice("alpha_mode", alpha_mode, ("mean", "sum"))
     check_at_least(1, size=size)
-    wide = x if x.dtype == torch.float64 else x.float()
-    per_group = wide.unflatten(1, (groups, channels // groups))
-    energy = _window_sum(per_group.square(), size).flatten(1, 2)
-    factor = alpha / size if alpha_mode == "mean" else alpha
-    return (wide * (energy * factor + k).pow(-beta)).to(x.dtype)
-
-
-def _window_sum(squares: Tensor, size: int) -> Tensor:
-    """Sum over a window of ``size`` along dim 2, zeros beyond the ends; ``[N, G, C, ...]``."""
-    channels = squares.shape[2]
-    below, above = size // 2, (size - 1) // 2
-    total = squares.clone()
-    for offset in range(1, below + 1):
-        if offset < channels:
-            total[:, :, offset:] += squares[:, :, :-offset]
-    for offset in range(1, above + 1):
-        if offset < channels:
-            total[:, :, :-offset] += squares[:, :, offset:]
-    return total
+    window = Window(
+        below=size // 2,
+        above=(size - 1) // 2,
+        factor=alpha / size if alpha_mode == "mean" else alpha,
+        beta=beta,
+        k=k,
+    )
+    if not is_served(x):
+        return plain(x, window, groups)
+    y: Tensor = KernelNorm.apply(x, window, groups, best_kernel())
+    return y
 
 
 class LocalResponseNorm(nn.Module):
