@@ -4,8 +4,8 @@ Aim: on the pictures of Debian's tuxpaint-stamps-default (773 drawings and photo
 of very different sizes), `modern` scores more than `paper`, and both more than `paper` without any
 augmentation. AlexNet with batch norm at 67 pixels, 512 units in fc6 and fc7; 300 epochs, four
 splits, each of another fifth of the pictures to test on. Settings were tried on two more splits of
-the same pictures, by their validation parts, at 150 epochs; the epoch is chosen on a quarter of each
-training part, and a test part is read once by each run, at its end.
+the same pictures, by their validation parts, at 150 epochs; the epoch is chosen on a quarter of
+each training part, and a test part is read once by each run, at its end.
 
     python benchmarks/recipes_stamps.py                   # about 40 minutes on two cores
     python benchmarks/recipes_stamps.py ARM SEED FOLDER   # one run, of data in class folders
