@@ -19,6 +19,7 @@ import alexnet
 from alexnet import runtime
 from alexnet.data.named import NAMED, search_folders
 from alexnet.errors import AlexnetError
+from alexnet.layers.native import native
 from alexnet.models.weights import list_weights
 
 EXTRAS = {
@@ -79,11 +80,13 @@ def _hardware() -> list[Finding]:
         why = "no GPU that torch can use was found" if kind == "cpu" else "Apple's GPU"
     fast = runtime.has_fast_bf16(chosen.device)
     bf16 = "large networks train in it" if fast else "everything runs in fp32"
+    compiled = native()
     free = shutil.disk_usage(Path.cwd()).free
     return [
         Finding("device", str(chosen.device), why),
         Finding("bf16", "yes" if fast else "no", f"{bf16}; LeNet is too small to gain by it"),
         Finding("threads", str(chosen.threads), f"of {os.cpu_count()} processors; OMP_NUM_THREADS"),
+        Finding("native code", "no" if compiled.library is None else "yes", compiled.why),
         Finding("memory", _gigabytes(_memory()), "pictures are kept in it where they fit"),
         Finding("free disk", _gigabytes(free), f"at {Path.cwd()}"),
     ]
