@@ -7,8 +7,10 @@ splits, each of another fifth of the pictures to test on. Settings were tried on
 the same pictures, by their validation parts, at 150 epochs; the epoch is chosen on a quarter of
 each training part, and a test part is read once by each run, at its end.
 
-    python benchmarks/recipes_stamps.py                   # about 40 minutes on two cores
+    python benchmarks/recipes_stamps.py [--into FILE]     # about 40 minutes on two cores
     python benchmarks/recipes_stamps.py ARM SEED FOLDER   # one run, of data in class folders
+
+With ``--into`` each run's scores are added to FILE, and those that are there are not run again.
 """
 
 from __future__ import annotations
@@ -60,8 +62,11 @@ def train(arm: str, seed: int, data: Path) -> dict[str, Any]:
     return {"arm": arm, "seed": seed, **{key: run.metrics[key] for key in kept}}
 
 
-def run_all(data: Path) -> list[dict[str, Any]]:
+def run_all(data: Path, into: Path | None) -> list[dict[str, Any]]:
     """Every arm with every seed, two processes of one thread at a time."""
+    known = into.read_text().splitlines() if into is not None and into.exists() else []
+    results: list[dict[str, Any]] = [json.loads(line) for line in known]
+    there = {(result["arm"], result["seed"]) for result in results}
 
     def one(task: tuple[str, int]) -> dict[str, Any]:
         line = [sys.executable, __file__, task[0], str(task[1]), str(data)]
@@ -69,11 +74,15 @@ def run_all(data: Path) -> list[dict[str, Any]]:
         done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         print(done.stdout.strip(), flush=True)
         result: dict[str, Any] = json.loads(done.stdout)
+        if into is not None:
+            with into.open("a") as file:
+                file.write(json.dumps(result) + "\n")
         return result
 
-    tasks = [(arm, seed) for seed in SEEDS for arm in ARMS]
+    tasks = [(arm, seed) for seed in SEEDS for arm in ARMS if (arm, seed) not in there]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return list(pool.map(one, tasks))
+        results += pool.map(one, tasks)
+    return sorted(results, key=lambda result: (result["seed"], list(ARMS).index(result["arm"])))
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -112,7 +121,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         data = Path(temporary) / "pictures"
         export(data)
-        result = summary(run_all(data))
+        into = Path(sys.argv[2]) if sys.argv[1:2] == ["--into"] else None
+        result = summary(run_all(data, into))
     _record.write(__file__, ("torch", "torchvision"), result)
     return 0 if result["holds"] else 1
 
