@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet.layers.choice import check_at_least, check_choice
-from alexnet.layers.lrn_kernels import KernelNorm, Window, best_kernel, is_served, plain
+from alexnet.layers.lrn_kernels import KernelNorm, Window, kernel_for, plain
 
 AlphaMode = Literal["mean", "sum"]
 
@@ -63,9 +63,10 @@ def local_response_norm(
         beta=beta,
         k=k,
     )
-    if not is_served(x):
+    kernel = kernel_for(x)
+    if kernel is None:
         return plain(x, window, groups)
-    y: Tensor = KernelNorm.apply(x, window, groups, best_kernel())
+    y: Tensor = KernelNorm.apply(x, window, groups, kernel)
     return y
 
 

@@ -179,6 +179,16 @@ def _pieces(tensor: Tensor, shape: Shape) -> tuple[Tensor, ...]:
     return whole.split(max(1, PIECE // (shape.channels * shape.places)))
 
 
+class ShapesOnly:
+    """Computes nothing: for tensors without numbers, to see what a network keeps."""
+
+    def forward(self, x: Tensor, y: Tensor, shape: Shape, window: Window) -> None:
+        """Leave ``y``."""
+
+    def backward(self, x: Tensor, g: Tensor, dx: Tensor, shape: Shape, window: Window) -> None:
+        """Leave ``dx``."""
+
+
 @functools.cache
 def best_kernel() -> Kernel:
     """The compiled one where there is a compiler."""
@@ -186,17 +196,23 @@ def best_kernel() -> Kernel:
     return InPieces() if library is None else Compiled(library)
 
 
-def is_served(x: Tensor) -> bool:
-    """Whether kernels take ``x``: float32 or bfloat16 on a processor, neither traced nor mapped."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
+def kernel_for(x: Tensor) -> Kernel | None:
+    """What computes ``x``: float32 or bfloat16 on a processor, neither traced nor mapped."""
+    if (
+        x.device.type != "cpu"
+        or x.dtype not in (torch.float32, torch.bfloat16)
+        or torch.compiler.is_compiling()
+    ):
+        return None
+    if type(x).__name__ == "FakeTensor":
+        return ShapesOnly()
+    plainly = (
+        type(x) in (Tensor, torch.nn.Parameter)
         and not torch.jit.is_tracing()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
     )
+    return best_kernel() if plainly else None
 
 
 def lay_out(x: Tensor, groups: int) -> tuple[Tensor, Shape]:
