@@ -43,7 +43,7 @@ SMALL: Settings = {
     "training.epochs": 1,
     "training.batch_size": 7,
     "training.warmup": 0.0,
-    "training.lr": 0.02,  # a rounding that turns a unit off is a jump; at 0.05 a run in six had one
+    "training.lr": 0.05,
     "training.keep": "last",
     "training.precision": "fp64",
     "augment.mixup": 0.4,
@@ -51,7 +51,11 @@ SMALL: Settings = {
 }
 """A small AlexNet of two towers; the last of 18 batches is a single picture."""
 
-SETTINGS = {"fp32": SMALL | {"training.precision": "fp32", "model.dropout": 0.0}, "fp64": SMALL}
+ROUNDED: Settings = {"training.precision": "fp32", "model.dropout": 0.0, "training.lr": 0.02}
+"""In fp32 a rounding may switch a unit or a maximum: the difference jumps in one step, then grows.
+At a rate of 0.05 that took 3 of 12 runs to 1e-5 or more (the others to 5e-8), at 0.02 none of 12."""
+
+SETTINGS = {"fp32": SMALL | ROUNDED, "fp64": SMALL}
 APART = {"fp32": 1e-5, "fp64": 1e-10}
 """What the weights may differ by; masks of dropout, mixing and shared crops are the same."""
 
