@@ -52,8 +52,8 @@ SMALL: Settings = {
 """A small AlexNet of two towers; the last of 18 batches is a single picture."""
 
 ROUNDED: Settings = {"training.precision": "fp32", "model.dropout": 0.0, "training.lr": 0.02}
-"""In fp32 a rounding may switch a unit or a maximum: the difference jumps in one step, then grows.
-At a rate of 0.05 that took 3 of 12 runs to 1e-5 or more (the others to 5e-8), at 0.02 none of 12."""
+"""In fp32 a rounding may switch a unit or a maximum: the difference jumps in one step, and grows.
+At a rate of 0.05 that took 3 of 12 runs to 1e-5 or more (others to 5e-8), at 0.02 none of 12."""
 
 SETTINGS = {"fp32": SMALL | ROUNDED, "fp64": SMALL}
 APART = {"fp32": 1e-5, "fp64": 1e-10}
