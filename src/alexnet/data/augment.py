@@ -73,6 +73,9 @@ def augment(
     _check(pixels, crop, config, leaders, colors)
     if not len(pixels):
         return pixels.new_empty(0, pixels.shape[1], crop, crop, dtype=torch.float32)
+    if not config.varies:
+        start = (pixels.shape[-1] - crop) // 2
+        return pixels[:, :, start : start + crop, start : start + crop].to(torch.float32)
     numbers = draws(seed, epoch, indices.to(pixels.device), _DRAWS)
     if leaders is not None:
         shared = draws(seed, epoch, leaders.to(pixels.device), _SHARED)

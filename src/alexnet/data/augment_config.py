@@ -101,6 +101,15 @@ class AugmentConfig:
         return bool(turned) or self.scale != (1.0, 1.0)
 
     @property
+    def varies(self) -> bool:
+        """Whether anything is drawn for a picture, mixing apart."""
+        light = self.brightness or self.contrast or self.saturation
+        return bool(
+            self.resamples or self.crop or self.mirror or self.randaugment or light or self.pca
+            or self.erase
+        )  # fmt: skip
+
+    @property
     def mixes(self) -> bool:
         """Whether pictures are mixed with each other, and with them their labels."""
         return bool(self.mixup or self.cutmix)

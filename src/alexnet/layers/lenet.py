@@ -28,8 +28,11 @@ class TrainableSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sub-sample ``x`` (``[N, C, H, W]``) by two."""
-        total = F.avg_pool2d(x, 2) * 4
-        return total * self.weight[:, None, None] + self.bias[:, None, None]
+        return self.scale(F.avg_pool2d(x, 2))
+
+    def scale(self, means: Tensor) -> Tensor:
+        """The same from the blocks' means."""
+        return means * (4 * self.weight[:, None, None]) + self.bias[:, None, None]
 
     def extra_repr(self) -> str:
         """The number of maps, for ``print(network)``."""

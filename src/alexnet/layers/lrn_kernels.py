@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alexnet.layers.native import native
+from alexnet.layers.native import in_reach, native
 
 PIECE = 3 << 17
 """Numbers that :class:`InPieces` works on at a time, 1.5 MB of float32. Smaller pieces would stay
@@ -206,13 +206,7 @@ def kernel_for(x: Tensor) -> Kernel | None:
         return None
     if type(x).__name__ == "FakeTensor":
         return ShapesOnly()
-    plainly = (
-        type(x) in (Tensor, torch.nn.Parameter)
-        and not torch.jit.is_tracing()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-    )
-    return best_kernel() if plainly else None
+    return best_kernel() if in_reach(x) else None
 
 
 def lay_out(x: Tensor, groups: int) -> tuple[Tensor, Shape]:

@@ -37,6 +37,7 @@ from alexnet.layers import (
     map_loss,
     random_codes,
 )
+from alexnet.layers.lenet_stage import cover, stage_means, watched
 from alexnet.models.contract import Network, Step
 
 C3_TABLE: tuple[tuple[int, ...], ...] = (
@@ -110,6 +111,14 @@ class LeNet5(Network):
             ("s4", (self.s4, self.act4)),
             ("c5", (self.c5, self.act5)),
         ]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """:meth:`steps`, a convolution with its squashing and sub-sampling in one pass."""
+        if watched(*self.children()):
+            return super().forward_features(x)
+        x = self.act2(self.s2.scale(stage_means(x, self.c1, self.act1)))
+        x = self.act4(self.s4.scale(stage_means(x, self.c3, self.act3)))
+        return self.act5(cover(x, self.c5))
 
     def head_steps(self) -> list[Step]:
         """f6, squashed."""
@@ -187,6 +196,14 @@ class LeNet5Dense(Network):
             ("s4", (self.s4,)),
             ("c5", (self.c5, self.act5)),
         ]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """:meth:`steps`, a convolution with its squashing and average pooling in one pass."""
+        if isinstance(self.s2, nn.MaxPool2d) or watched(*self.children()):
+            return super().forward_features(x)
+        x = stage_means(x, self.c1, self.act1)
+        x = stage_means(x, self.c3, self.act3)
+        return self.act5(cover(x, self.c5))
 
     def head_steps(self) -> list[Step]:
         """f6."""

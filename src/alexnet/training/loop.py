@@ -121,7 +121,7 @@ class _Training:
                 "start again in another run folder"
             ) from error
         position = snapshot.position
-        log.info("going on after epoch %d and %d batches more", position.epoch, position.batch)
+        log.info("going on after epoch %d, batch %d", position.epoch, position.batch)
         return position
 
     def run(self) -> Position:

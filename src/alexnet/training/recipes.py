@@ -205,6 +205,10 @@ def modern() -> Config:
     RandAugment, random crops and mirror images, and a running average of the weights, which is what
     is kept. The epoch is chosen on a tenth of the training part. Made for data sets of thousands of
     pictures and more; a few hundred are better served by ``alexnet finetune``.
+
+    Measured: ``alexnet_bn`` at 67 pixels on 773 drawings in 12 classes, 300 epochs at a rate of
+    0.001, four splits: top-1 0.668 (deviation 0.026); ``paper`` 0.650 (0.043), and without
+    augmentation 0.565 (0.024). 4 to 9 minutes a run on one core (``docs/recipes.md``).
     """
     return Config(
         data=DataConfig(val_fraction=0.1),

@@ -112,7 +112,7 @@ class Stepper:
             epoch=epoch,
             indices=indices,
             fill=self.spec.pad_value if self.spec.pad else None,
-            leaders=share.leaders[rows],
+            leaders=share.leaders[rows] if self.augment.share > 1 else None,
             colors=self.colors,
         )
         inputs = self.spec.normalize(varied)

@@ -56,7 +56,7 @@ def native() -> Native:
     if not compiler:
         return Native(None, "no C compiler was found (Debian: apt-get install gcc)")
     sources = sorted(Path(__file__).parent.glob("*.c"))
-    target = _folder() / f"{_key(compiler, sources)}.so"
+    target = _folder() / f"{_key(compiler)}.so"
     try:
         if not target.is_file():
             _compile(compiler, sources, target)
@@ -68,6 +68,18 @@ def native() -> Native:
         return Native(None, why)
 
 
+def in_reach(x: torch.Tensor) -> bool:
+    """Whether C may read the memory of ``x``: on the processor, neither traced nor mapped."""
+    return (
+        type(x) in (torch.Tensor, torch.nn.Parameter)
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    )
+
+
 def _folder() -> Path:
     """Where compiled libraries are kept."""
     if chosen := os.environ.get("ALEXNET_CACHE"):
@@ -76,7 +88,7 @@ def _folder() -> Path:
     return Path(caches) / "alexnet" / "native"
 
 
-def _key(compiler: list[str], sources: list[Path]) -> str:
+def _key(compiler: list[str]) -> str:
     """What tells a library from those of other sources, compilers and processors."""
     found = Path(shutil.which(compiler[0]) or compiler[0])
     state = found.resolve().stat() if found.exists() else None
@@ -86,7 +98,7 @@ def _key(compiler: list[str], sources: list[Path]) -> str:
         lines = cpuinfo.read_text(errors="replace").split("\n\n")[0].splitlines()
         processor += "".join(ln for ln in lines if ln.startswith(("flags", "Features", "model")))
     parts = [
-        *(source.read_bytes() for source in sources),
+        *(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.[ch]"))),
         *(str(part).encode() for part in (compiler, FLAGS, processor, torch.__version__)),
         str((state.st_size, state.st_mtime_ns) if state else None).encode(),
     ]

@@ -8,14 +8,22 @@
  * (channels last), maps one after another where it is not. The towers' groups are blocks of their
  * own. Numbers are float32 or bfloat16; the arithmetic is float32. Every element is computed alone,
  * so that the result does not depend on the number of threads.
+ *
+ * A piece of some thousand numbers is widened into a buffer that stays in the fastest cache, several
+ * rows at a time, each followed by as many channels of zeros as a window reaches: windows then need
+ * no cases, and whole vectors go over the rows' ends.
  */
 #include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
-#define TILE 64 /* places that are worked on at a time */
-#define LINE 64 /* bytes */
+#include "vectors.h"
+
+enum {
+  ROOM = 1280, /* numbers that rows are gathered up to: five buffers fill 25 KB */
+  TILE = 64,   /* places of maps that are worked on at a time */
+};
 
 typedef uint16_t bf16;
 typedef struct {
@@ -24,6 +32,17 @@ typedef struct {
   float factor, beta, k;
   int threads;
 } Shape;
+
+/* How a tensor is cut into pieces of `rows` blocks (one, of `tile` places, where it is maps); a
+ * buffer of `room` numbers holds one behind `lead` zeros. */
+typedef struct {
+  int64_t rows, tile, tiles, pieces, size, lead, room;
+} Cut;
+
+/* A piece: `runs` runs of `length` numbers, `from` apart in the tensor and `to` in a buffer. */
+typedef struct {
+  int64_t at, runs, length, from, to, step, numbers;
+} Piece;
 
 static inline float from_float(float v) { return v; }
 static inline float to_float(float v) { return v; }
@@ -40,119 +59,164 @@ static inline bf16 to_bf16(float f) { /* to the nearest, halves to even */
   return (bf16)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
-/* s^-beta; the paper's beta is 3/4, two roots and a division */
-static inline void to_minus_beta(const float *s, float *out, int64_t n, float beta) {
+
+ALWAYS Vector newton(Vector x, Vector root) { return root * (1.5f - 0.5f * x * root * root); }
+
+/* x^-1/2 to the last bit or two: an estimate and Newton's steps, which take a fraction of the time
+ * of a root and a division. */
+ALWAYS Vector inverse_root(Vector x) {
+  const Bits usual = (x > 0.0f) & (x < INFINITY);
+#ifdef __AVX512F__
+  const Vector estimate = (Vector)_mm512_rsqrt14_ps((__m512)x), root = newton(x, estimate);
+  const Bits otherwise = (Bits)estimate;
+#else
+  const Vector estimate = (Vector)(0x5f375a86 - ((Bits)x >> 1));
+  const Vector root = newton(x, newton(x, newton(x, estimate)));
+  const Bits infinite = (Bits)all(INFINITY);
+  const Bits otherwise = ((x == 0.0f) & infinite) | ((x != x) & (Bits)x); /* infinity's is 0 */
+#endif
+  return choose(usual, root, (Vector)otherwise);
+}
+
+/* s^-beta, and 1/s; the paper's beta is 3/4 */
+ALWAYS Vector to_minus_beta(Vector s, float beta, Vector *inverse) {
   if (beta == 0.75f) {
-    for (int64_t i = 0; i < n; i++) {
-      float r = 1.0f / sqrtf(s[i]);
-      out[i] = r * sqrtf(r);
-    }
-  } else if (beta == 0.5f) {
-    for (int64_t i = 0; i < n; i++) out[i] = 1.0f / sqrtf(s[i]);
-  } else {
-    for (int64_t i = 0; i < n; i++) out[i] = powf(s[i], -beta);
+    const Vector root = inverse_root(s), fourth = inverse_root(root), most = all(1e19f);
+    *inverse = root * root;
+    /* infinity's power is then 0, not 0 times infinity */
+    return *inverse * choose(fourth < most, fourth, most);
+  }
+  Vector power;
+  for (int i = 0; i < LANES; i++) power[i] = powf(s[i], -beta);
+  *inverse = 1.0f / s;
+  return power;
+}
+
+/* in[0] + in[step] + ... + in[(size - 1) * step] */
+ALWAYS Vector window(const float *in, int64_t size, int64_t step) {
+  if (size == 5)
+    return get(in) + get(in + step) + get(in + 2 * step) + get(in + 3 * step) + get(in + 4 * step);
+  Vector sum = get(in);
+  for (int64_t o = 1; o < size; o++) sum += get(in + o * step);
+  return sum;
+}
+
+static Cut cut(const Shape *p) {
+  Cut c = {.size = p->below + p->above + 1};
+  c.tile = p->places < TILE ? p->places : TILE;
+  c.tiles = (p->places + TILE - 1) / TILE;
+  c.rows = p->places == 1 ? ROOM / (p->channels + c.size) : 1;
+  if (c.rows < 1) c.rows = 1;
+  c.pieces = p->places == 1 ? (p->blocks + c.rows - 1) / c.rows : p->blocks * c.tiles;
+  c.lead = (c.size * c.tile + 2 * LANES) / LANES * LANES;
+  c.room = c.rows * (p->channels + c.size) * c.tile + 2 * c.lead;
+  return c;
+}
+
+static Piece piece(const Shape *p, const Cut *c, int64_t number) {
+  if (p->places == 1) {
+    const int64_t first = number * c->rows, left = p->blocks - first;
+    const int64_t rows = left < c->rows ? left : c->rows, apart = p->channels + c->size - 1;
+    return (Piece){first * p->channels, rows, p->channels, p->channels, apart, 1, rows * apart};
+  }
+  const int64_t first = number % c->tiles * c->tile, left = p->places - first;
+  const int64_t width = left < c->tile ? left : c->tile;
+  const int64_t at = number / c->tiles * p->channels * p->places + first;
+  return (Piece){at, p->channels, width, p->places, width, width, p->channels * width};
+}
+
+/* Squares of the piece, behind `lead` zeros and before as many as a window reaches. */
+static inline void square(const Shape *p, const Cut *c, const Piece *q, const float *v, float *to) {
+  for (int64_t i = 0; i < q->numbers; i += LANES) put(to + i, get(v + i) * get(v + i));
+  if (p->places > 1) memset(to + q->numbers, 0, 4 * (c->size - 1) * q->step);
+}
+
+/* The two passes are compiled once for the paper's window of 5 and power of 3/4, and once for any. */
+ALWAYS void forward_of(const Shape *p, const Piece *q, int64_t size, float beta, const float *v,
+                       const float *squares, float *out) {
+  const float factor = p->factor, k = p->k, *first = squares - p->below * q->step;
+  for (int64_t i = 0; i < q->numbers; i += LANES) {
+    Vector inverse, sum = k + factor * window(first + i, size, q->step);
+    put(out + i, get(v + i) * to_minus_beta(sum, beta, &inverse));
   }
 }
 
-/* out[i] = start + factor * (in[i] + ... + in[i+size-1]), i < n, elements `step` apart */
-static inline void windows(const float *restrict in, float *restrict out, int64_t n, int64_t size,
-                           int64_t step, float factor, float start) {
-  if (size == 5) {
-    for (int64_t i = 0; i < n; i++)
-      out[i] = start + factor * (in[i] + in[i + step] + in[i + 2 * step] + in[i + 3 * step] +
-                                 in[i + 4 * step]);
-    return;
+ALWAYS void backward_of(const Shape *p, const Piece *q, int64_t size, float beta, const float *v,
+                        const float *g, const float *squares, float *ratios, float *out) {
+  const float factor = p->factor, k = p->k, *first = squares - p->below * q->step;
+  for (int64_t i = 0; i < q->numbers; i += LANES) {
+    Vector inverse, sum = k + factor * window(first + i, size, q->step);
+    const Vector direct = get(g + i) * to_minus_beta(sum, beta, &inverse);
+    put(out + i, direct);
+    put(ratios + i, direct * get(v + i) * inverse);
   }
-  for (int64_t i = 0; i < n; i++) out[i] = in[i];
-  for (int64_t o = 1; o < size; o++)
-    for (int64_t i = 0; i < n; i++) out[i] += in[i + o * step];
-  for (int64_t i = 0; i < n; i++) out[i] = start + factor * out[i];
+  if (p->places > 1) memset(ratios + q->numbers, 0, 4 * (size - 1) * q->step);
+  const float twice = -2.0f * factor * p->beta, *opposite = ratios - p->above * q->step;
+  for (int64_t i = 0; i < q->numbers; i += LANES)
+    put(out + i, get(out + i) + twice * get(v + i) * window(opposite + i, size, q->step));
 }
 
-static float *take(int64_t floats) { return aligned_alloc(LINE, (floats * 4 + LINE) / LINE * LINE); }
+static void forward(const Shape *p, const Cut *c, const Piece *q, const float *v, float *squares,
+                    float *out) {
+  square(p, c, q, v, squares);
+  if (c->size == 5 && p->beta == 0.75f) forward_of(p, q, 5, 0.75f, v, squares, out);
+  else forward_of(p, q, c->size, p->beta, v, squares, out);
+}
 
-/* A tile is CHANNELS x w numbers, w apart from each other channel. `padded` has `size - 1` channels
- * of zeros around them, so that windows need no cases. */
+static void backward(const Shape *p, const Cut *c, const Piece *q, const float *v, const float *g,
+                     float *squares, float *ratios, float *out) {
+  square(p, c, q, v, squares);
+  if (c->size == 5 && p->beta == 0.75f) backward_of(p, q, 5, 0.75f, v, g, squares, ratios, out);
+  else backward_of(p, q, c->size, p->beta, v, g, squares, ratios, out);
+}
+
 #define KERNELS(NAME, T, LOAD, STORE)                                                              \
-  static inline void load_##NAME(const T *restrict from, float *restrict to, int64_t c, int64_t w, \
-                                 int64_t stride) {                                                 \
-    if (w == stride) {                                                                             \
-      for (int64_t i = 0; i < c * w; i++) to[i] = LOAD(from[i]);                                   \
-      return;                                                                                      \
-    }                                                                                              \
-    for (int64_t j = 0; j < c; j++)                                                                \
-      for (int64_t i = 0; i < w; i++) to[j * w + i] = LOAD(from[j * stride + i]);                  \
+  static inline void load_##NAME(const T *restrict from, float *restrict to, const Piece *p) {     \
+    from += p->at;                                                                                 \
+    for (int64_t r = 0; r < p->runs; r++, from += p->from, to += p->to)                            \
+      for (int64_t i = 0; i < p->length; i++) to[i] = LOAD(from[i]);                               \
   }                                                                                                \
-  static inline void store_##NAME(const float *restrict from, T *restrict to, int64_t c,           \
-                                  int64_t w, int64_t stride) {                                     \
-    if (w == stride) {                                                                             \
-      for (int64_t i = 0; i < c * w; i++) to[i] = STORE(from[i]);                                  \
-      return;                                                                                      \
-    }                                                                                              \
-    for (int64_t j = 0; j < c; j++)                                                                \
-      for (int64_t i = 0; i < w; i++) to[j * stride + i] = STORE(from[j * w + i]);                 \
+  static inline void store_##NAME(const float *restrict from, T *restrict to, const Piece *p) {    \
+    to += p->at;                                                                                   \
+    for (int64_t r = 0; r < p->runs; r++, from += p->to, to += p->from)                            \
+      for (int64_t i = 0; i < p->length; i++) to[i] = STORE(from[i]);                              \
   }                                                                                                \
   int lrn_forward_##NAME(const T *x, T *y, const Shape *shape) {                                   \
     const Shape p = *shape;                                                                        \
-    const int64_t size = p.below + p.above + 1, tiles = (p.places + TILE - 1) / TILE;              \
-    const int64_t most = p.places < TILE ? p.places : TILE, c = p.channels;                        \
+    const Cut c = cut(shape);                                                                      \
     int failed = 0;                                                                                \
     _Pragma("omp parallel num_threads(p.threads)") {                                               \
-      float *v = take(c * most), *padded = take((c + size) * most), *f = take(c * most);           \
-      if (!v || !padded || !f) failed = 1;                                                         \
+      float *v = take(c.room), *squares = take(c.room), *out = take(c.room);                                   \
+      if (!v || !squares || !out) failed = 1;                                                      \
       else {                                                                                       \
-        int64_t cleared = -1;                                                                      \
-        _Pragma("omp for schedule(static)") for (int64_t t = 0; t < p.blocks * tiles; t++) {       \
-          const int64_t first = (t % tiles) * TILE;                                                \
-          const int64_t w = p.places - first < TILE ? p.places - first : TILE;                     \
-          const int64_t at = (t / tiles) * c * p.places + first, n = c * w;                        \
-          if (cleared != w) memset(padded, 0, (c + size) * w * 4), cleared = w;                    \
-          load_##NAME(x + at, v, c, w, p.places);                                                  \
-          float *squares = padded + p.below * w;                                                   \
-          for (int64_t i = 0; i < n; i++) squares[i] = v[i] * v[i];                                \
-          windows(padded, f, n, size, w, p.factor, p.k);                                           \
-          to_minus_beta(f, f, n, p.beta);                                                          \
-          for (int64_t i = 0; i < n; i++) v[i] *= f[i];                                            \
-          store_##NAME(v, y + at, c, w, p.places);                                                 \
+        _Pragma("omp for schedule(static)") for (int64_t t = 0; t < c.pieces; t++) {               \
+          const Piece q = piece(&p, &c, t);                                                        \
+          load_##NAME(x, v, &q);                                                                   \
+          forward(&p, &c, &q, v, squares + c.lead, out);                                           \
+          store_##NAME(out, y, &q);                                                                \
         }                                                                                          \
       }                                                                                            \
-      free(v), free(padded), free(f);                                                              \
+      free(v), free(squares), free(out);                                                           \
     }                                                                                              \
     return failed;                                                                                 \
   }                                                                                                \
   int lrn_backward_##NAME(const T *x, const T *g, T *dx, const Shape *shape) {                     \
     const Shape p = *shape;                                                                        \
-    const int64_t size = p.below + p.above + 1, tiles = (p.places + TILE - 1) / TILE;              \
-    const int64_t most = p.places < TILE ? p.places : TILE, c = p.channels;                        \
-    const float twice = -2.0f * p.factor * p.beta;                                                 \
+    const Cut c = cut(shape);                                                                      \
     int failed = 0;                                                                                \
     _Pragma("omp parallel num_threads(p.threads)") {                                               \
-      float *v = take(c * most), *padded = take((c + size) * most), *f = take(c * most);           \
-      float *s = take(c * most), *d = take(c * most);                                              \
-      if (!v || !padded || !f || !s || !d) failed = 1;                                             \
+      float *v = take(c.room), *d = take(c.room), *squares = take(c.room), *ratios = take(c.room), *out = take(c.room);\
+      if (!v || !d || !squares || !ratios || !out) failed = 1;                                     \
       else {                                                                                       \
-        _Pragma("omp for schedule(static)") for (int64_t t = 0; t < p.blocks * tiles; t++) {       \
-          const int64_t first = (t % tiles) * TILE;                                                \
-          const int64_t w = p.places - first < TILE ? p.places - first : TILE;                     \
-          const int64_t at = (t / tiles) * c * p.places + first, n = c * w;                        \
-          load_##NAME(x + at, v, c, w, p.places);                                                  \
-          load_##NAME(g + at, d, c, w, p.places);                                                  \
-          memset(padded, 0, p.below * w * 4);                                                      \
-          memset(padded + p.below * w + n, 0, p.above * w * 4);                                    \
-          float *inner = padded + p.below * w;                                                     \
-          for (int64_t i = 0; i < n; i++) inner[i] = v[i] * v[i];                                  \
-          windows(padded, s, n, size, w, p.factor, p.k);                                           \
-          to_minus_beta(s, f, n, p.beta);                                                          \
-          memset(padded, 0, p.above * w * 4);                                                      \
-          memset(padded + p.above * w + n, 0, p.below * w * 4);                                    \
-          inner = padded + p.above * w;                                                            \
-          for (int64_t i = 0; i < n; i++) inner[i] = d[i] * v[i] * f[i] / s[i];                    \
-          windows(padded, s, n, size, w, twice, 0.0f);                                             \
-          for (int64_t i = 0; i < n; i++) d[i] = d[i] * f[i] + v[i] * s[i];                        \
-          store_##NAME(d, dx + at, c, w, p.places);                                                \
+        _Pragma("omp for schedule(static)") for (int64_t t = 0; t < c.pieces; t++) {               \
+          const Piece q = piece(&p, &c, t);                                                        \
+          load_##NAME(x, v, &q);                                                                   \
+          load_##NAME(g, d, &q);                                                                   \
+          backward(&p, &c, &q, v, d, squares + c.lead, ratios + c.lead, out);                      \
+          store_##NAME(out, dx, &q);                                                               \
         }                                                                                          \
       }                                                                                            \
-      free(v), free(padded), free(f), free(s), free(d);                                            \
+      free(v), free(d), free(squares), free(ratios), free(out);                                    \
     }                                                                                              \
     return failed;                                                                                 \
   }

@@ -1,0 +1,244 @@
+"""One training step of the network of 2012, batch 128, against the same network of stock modules.
+
+Claims, medians of 5 rounds on the default precision here (bf16 where the processor has it):
+
+    stock fp32   at least 4.5 times the same network of torch's own modules, as they come
+    stock best   at least 3.8 times the best of what torch's documentation advises for it:
+                 channels_last, bfloat16 autocast, the fused optimizer, denormals flushed
+    lrn          at least 0.90 of the images a second of the network without normalization
+    floor        the convolutions and linear layers, each measured alone, make at least 0.85 of
+                 the step
+
+Beside them, without a claim: the rival's best settings with an allocator that keeps freed memory,
+as the package sets it (torch's guide advises jemalloc or TCMalloc to that end).
+
+    python benchmarks/step.py
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import _record
+from _alternate import Side, alternate, best, ratio, serve, spread
+
+from alexnet import runtime
+from alexnet.layers.dropout import number_masks
+from alexnet.models.registry import create_model
+from alexnet.training.config import TrainingConfig
+from alexnet.training.optim import build_optimizer
+
+import torch  # isort: skip - after alexnet, which sets how its threads wait
+from torch import Tensor, nn  # isort: skip
+from torch.nn import functional as F  # isort: skip
+
+BATCH = 128
+ROUNDS = 5
+LEAST = {"stock fp32": 4.5, "stock best": 3.8, "lrn": 0.90, "floor": 0.85}
+SIDES = ("stock", "stock, memory kept", "alexnet")
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+KINDS = {
+    "convolutions": ("convolution",),
+    "linear layers": ("aten::mm", "aten::addmm"),
+    "response normalization": ("KernelNorm",),
+    "pooling": ("max_pool2d",),
+    "ReLU": ("threshold_backward", "clamp_min", "relu"),
+    "casts and copies": ("copy_",),
+    "update": ("_fused_sgd",),
+}
+
+
+def stock_network() -> nn.Module:
+    """The paper's network as one writes it with torch's modules."""
+
+    def norm() -> nn.Module:
+        return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, 2)
+
+    return nn.Sequential(
+        nn.Conv2d(3, 96, 11, 4), nn.ReLU(), norm(), pool(),
+        nn.Conv2d(96, 256, 5, 1, 2, groups=2), nn.ReLU(), norm(), pool(),
+        nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(),
+        nn.Conv2d(384, 384, 3, 1, 1, groups=2), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, 1, 1, groups=2), nn.ReLU(), pool(), nn.Flatten(),
+        nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(),
+        nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
+        nn.Linear(4096, 1000),
+    )  # fmt: skip
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Pictures of noise and their labels."""
+    return torch.randn(BATCH, 3, 227, 227), torch.arange(BATCH) % 1000
+
+
+def stock_step(advised: bool) -> Callable[[], None]:
+    """The usual loop's step, as it comes or with what torch's documentation advises."""
+    layout = torch.channels_last if advised else torch.contiguous_format
+    network = stock_network().to(memory_format=layout)  # type: ignore[call-overload]
+    settings: dict[str, Any] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+    optimizer = torch.optim.SGD(network.parameters(), **settings, fused=advised or None)
+    inputs, labels = batch()
+    inputs = inputs.to(memory_format=layout)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=advised):
+            loss = F.cross_entropy(network(inputs), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def package_step(**arguments: Any) -> Callable[[], None]:
+    """The package's: its layers, precision, layout, optimizer and numbered dropout masks."""
+    chosen = runtime.resolve()
+    network = chosen.place_network(create_model("alexnet", **arguments)).train()
+    optimizer = build_optimizer(network, TrainingConfig(optimizer="paper"))
+    inputs, labels = batch()
+    inputs, rows = chosen.place(inputs), torch.arange(BATCH)
+    numbers = iter(range(1 << 30))
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        number_masks(network, 0, next(numbers), rows)
+        with chosen.autocast():
+            logits = network(inputs)
+        F.cross_entropy(logits, labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def alone(name: str) -> Callable[[], None]:
+    """One layer forward and backward, on numbers of the precision it has in the step."""
+    chosen = runtime.resolve()
+    network = create_model("alexnet")
+    layer = network.get_submodule(name).to(chosen.dtype)
+    if isinstance(layer, nn.Conv2d):
+        layer = layer.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
+    shapes = dict(zip(LAYERS, (
+        (3, 227, 227), (96, 27, 27), (256, 13, 13), (384, 13, 13), (384, 13, 13),
+        (9216,), (4096,), (4096,),
+    ), strict=True))  # fmt: skip
+    x = torch.randn(BATCH, *shapes[name]).to(chosen.dtype)
+    if x.dim() == 4:
+        x = x.to(memory_format=chosen.memory_format)
+    x.requires_grad_(name != "conv1")
+    wanted = [*layer.parameters(), *([x] if name != "conv1" else [])]
+    gradient = torch.randn_like(layer(x).detach())
+
+    def work() -> None:
+        torch.autograd.grad(layer(x), wanted, gradient)
+
+    return work
+
+
+def arms(side: str) -> dict[str, Callable[[], float]]:
+    """What one process measures, in seconds."""
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)
+    if side == "alexnet":
+        runtime.keep_freed_memory()
+        chosen = {
+            "alexnet": package_step(),
+            "alexnet without normalization": package_step(norm="none"),
+            **{name: alone(name) for name in LAYERS},
+        }
+    else:
+        chosen = {f"{side}, advised": stock_step(True)}
+        if side == "stock":
+            chosen["stock, fp32"] = stock_step(False)
+        else:
+            runtime.keep_freed_memory()
+    return {name: functools.partial(seconds, work) for name, work in chosen.items()}
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Wall time of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def profile() -> dict[str, float]:
+    """Milliseconds of one step by kind of work, the median of 5 steps."""
+    runtime.keep_freed_memory()
+    step = package_step()
+    step()
+    found: dict[str, list[float]] = {}
+    for _ in range(5):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            step()
+        times = dict.fromkeys((*KINDS, "everything else"), 0.0)
+        for event in profiler.key_averages():
+            kind = next(
+                (kind for kind, parts in KINDS.items() if any(p in event.key for p in parts)),
+                "everything else",
+            )
+            times[kind] += event.self_cpu_time_total / 1e3
+        for kind, value in times.items():
+            found.setdefault(kind, []).append(value)
+    return {kind: sorted(values)[2] for kind, values in found.items()}
+
+
+def summary(times: dict[str, list[float]], parts: dict[str, float]) -> dict[str, Any]:
+    """Ratios, and whether the claims hold."""
+    ours = times["alexnet"]
+    floor = [sum(values) for values in zip(*(times[name] for name in LAYERS), strict=True)]
+    stock = times["stock, fp32"], times["stock, advised"]
+    ratios = {
+        "stock fp32": ratio(stock[0], ours),
+        "stock best": ratio(best(*stock), ours),
+        "stock best, memory kept": ratio(times["stock, memory kept, advised"], ours),
+        "lrn": ratio(times["alexnet without normalization"], ours),
+        "floor": ratio(floor, ours),
+    }
+    return {
+        "claim": f"times as fast, or the share: at least {LEAST}",
+        "batch_size": BATCH,
+        "runtime": runtime.resolve().to_dict(),
+        "ratios": ratios,
+        "seconds": {name: spread(values) for name, values in times.items()},
+        "images_a_second": {
+            name: spread([BATCH / value for value in values])
+            for name, values in times.items()
+            if name not in LAYERS
+        },
+        "profile_milliseconds": {kind: round(value, 1) for kind, value in parts.items()},
+        "holds": all(ratios[name]["median"] >= least for name, least in LEAST.items()),
+    }
+
+
+def main() -> int:
+    """Measure; 1 when a claim does not hold."""
+    if sys.argv[1:] == ["profile"]:
+        print(json.dumps(profile()))
+        return 0
+    if len(sys.argv) > 1:
+        serve(arms(sys.argv[1]))
+        return 0
+    sides = {side: Side(command(side), package=side == "alexnet") for side in SIDES}
+    times = alternate(sides, ROUNDS)
+    done = subprocess.run(command("profile"), stdout=subprocess.PIPE, text=True, check=True)
+    result = summary(times, json.loads(done.stdout))
+    _record.write(__file__, ("torch",), result)
+    return 0 if result["holds"] else 1
+
+
+def command(side: str) -> Sequence[str]:
+    """The process of one side."""
+    return sys.executable, __file__, side
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""LeNet's stage in one pass: a 5x5 convolution, a squashing function, the means of 2x2.
+
+Torch's own operations take several times the arithmetic's time on maps as small as LeNet's. Where
+there is a compiler, ``native/lenet.c`` does all three together, forward and backward; everywhere
+else they are called one after another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alexnet.layers.activation import ScaledTanh
+from alexnet.layers.lenet import SparseConv2d
+from alexnet.layers.native import in_reach, native
+
+SIDE = 5
+SQUASHES: dict[type[nn.Module], int] = {nn.ReLU: 0, nn.Tanh: 1, ScaledTanh: 2, nn.Sigmoid: 3}
+"""The numbers that ``native/lenet.c`` has for them."""
+LEAST = 4
+"""Pictures that it takes at once at least: it works on as many as a vector has numbers."""
+
+
+def watched(*modules: nn.Module) -> bool:
+    """Whether something is called before or after a module's own work, which must then be done."""
+    if nn.modules.module._has_any_global_hook():
+        return True
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in modules for kind in kinds)
+
+
+def stage_means(x: Tensor, convolution: nn.Module, squash: nn.Module) -> Tensor:
+    """``F.avg_pool2d(squash(convolution(x)), 2)``, in one pass where that can be done.
+
+    Args:
+        x: ``[N, I, H, W]``.
+        convolution: 5x5, :class:`torch.nn.Conv2d` or :class:`SparseConv2d`.
+        squash: one of :data:`SQUASHES`, or any other module.
+
+    Returns:
+        ``[N, O, (H - 4) // 2, (W - 4) // 2]`` for a convolution without padding.
+    """
+    if not _can_be_done(x, convolution, squash):
+        return F.avg_pool2d(squash(convolution(x)), 2)
+    sparse = isinstance(convolution, SparseConv2d)
+    weight = convolution.dense_weight() if sparse else convolution.weight
+    y: Tensor = _Stage.apply(x, weight, convolution.bias, squash)
+    return y
+
+
+def cover(x: Tensor, convolution: nn.Module) -> Tensor:
+    """``convolution(x)``; a kernel as large as the map is a matrix product, which is faster.
+
+    Args:
+        x: ``[N, I, H, W]``.
+        convolution: as C5 of LeNet-5.
+    """
+    if (
+        type(convolution) is not nn.Conv2d
+        or len(x) < LEAST
+        or convolution.kernel_size != tuple(x.shape[2:])
+        or (convolution.padding, convolution.groups) != ((0, 0), 1)
+    ):
+        return convolution(x)
+    whole = F.linear(x.flatten(1), convolution.weight.flatten(1), convolution.bias)
+    return whole[:, :, None, None]
+
+
+def _can_be_done(x: Tensor, convolution: nn.Module, squash: nn.Module) -> bool:
+    """Whether the kernel computes just this."""
+    tensors = [x, *convolution.parameters()]
+    return (
+        _is_plain_5x5(convolution)
+        and type(squash) in SQUASHES
+        and x.dim() == 4
+        and min(x.shape[2:]) > SIDE
+        and len(x) >= LEAST
+        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+        and all(type(t) in (Tensor, nn.Parameter) for t in tensors)
+        and not torch.is_autocast_enabled("cpu")
+        and in_reach(x)
+        and native().library is not None
+    )
+
+
+def _is_plain_5x5(convolution: nn.Module) -> bool:
+    if type(convolution) is SparseConv2d:
+        return (convolution.kernel_size, convolution.stride) == (SIDE, 1)
+    return type(convolution) is nn.Conv2d and (
+        convolution.kernel_size, convolution.stride, convolution.padding, convolution.dilation,
+        convolution.groups,
+    ) == ((SIDE, SIDE), (1, 1), (0, 0), (1, 1), 1)  # fmt: skip
+
+
+class _Told(ctypes.Structure):
+    """``Stage`` of ``native/lenet.c``."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("pictures", "inputs", "outputs", "height", "width")),
+        ("squash", ctypes.c_int),
+        ("threads", ctypes.c_int),
+    )
+
+
+class _Stage(torch.autograd.Function):
+    """The kernel; keeps the input and the squashed maps."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, squash: nn.Module
+    ) -> Tensor:
+        """``[N, I, H, W]`` to ``[N, O, (H - 4) // 2, (W - 4) // 2]``."""
+        x, weight = x.contiguous(), weight.contiguous()
+        pictures, inputs, height, width = x.shape
+        told = _Told(
+            pictures, inputs, len(weight), height, width, SQUASHES[type(squash)],
+            torch.get_num_threads(),
+        )  # fmt: skip
+        maps = x.new_empty(_ask("stage_results", told))
+        y = x.new_empty(pictures, len(weight), (height - SIDE + 1) // 2, (width - SIDE + 1) // 2)
+        if pictures:
+            _call("stage_forward", told, x, weight, bias, maps, y)
+        ctx.save_for_backward(x, weight, bias, maps)
+        ctx.told = told, squash
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients by input, weights and biases."""
+        x, weight, bias, maps = ctx.saved_tensors
+        told, squash = ctx.told
+        wanted = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a gradient of the gradient is asked for
+            y = F.avg_pool2d(squash(F.conv2d(x, weight, bias)), 2)
+            inputs = [t for t, w in zip((x, weight, bias), wanted, strict=False) if w]
+            found = iter(torch.autograd.grad(y, inputs, gradients, create_graph=True))
+            return *(next(found) if w else None for w in wanted[:3]), None
+        dx = torch.empty_like(x) if wanted[0] else None
+        if not len(x):
+            return dx, torch.zeros_like(weight), None if bias is None else bias * 0, None
+        count = _ask("stage_lots", told)
+        dw, db = x.new_empty(count, *weight.shape), x.new_empty(count, len(weight))
+        g = gradients[0].contiguous()
+        _call("stage_backward", told, x, weight, maps, g, dx, dw, db)
+        return dx, dw.sum(0), db.sum(0) if wanted[2] else None, None
+
+
+def _ask(name: str, told: _Told) -> int:
+    function = getattr(native().library, name)
+    function.restype = ctypes.c_int64
+    return int(function(ctypes.byref(told)))
+
+
+def _call(name: str, told: _Told, *tensors: Tensor | None) -> None:
+    places = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+    if getattr(native().library, name)(*places, ctypes.byref(told)):
+        raise MemoryError("no memory for LeNet's stage")

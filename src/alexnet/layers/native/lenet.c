@@ -1,0 +1,325 @@
+/* LeNet's stage, forward and backward: a 5x5 convolution, a squashing function and the means of 2x2.
+ *
+ *   a[o] = squash(bias[o] + sum over i of weight[o][i] * x[i])       (no padding, step 1)
+ *   y[o][r][c] = mean of a[o][2r..2r+1][2c..2c+1]
+ *
+ * In float32. LANES pictures are worked on at a time, the same number of each of them side by side
+ * in a vector: maps of any width then fill whole vectors. Only those places are computed that a mean
+ * reads. Each lot's sums for the weights are kept apart, so that the result does not depend on the
+ * number of threads.
+ */
+#include "vectors.h"
+
+enum {
+  SIDE = 5,
+  TAPS = SIDE * SIDE,
+  BLOCK = 4, /* places of a mean */
+  MOST = 16, /* results whose gradients are held at once */
+};
+
+enum { RELU, TANH, SCALED_TANH, SIGMOID };
+
+typedef struct {
+  int64_t pictures, inputs, outputs, height, width;
+  int squash, threads;
+} Stage;
+
+/* What follows from a stage: means a map, numbers of a picture, of its means, and of its results. */
+typedef struct {
+  int64_t rows, columns, size, means, results, lots;
+} Sizes;
+
+static Sizes sizes(const Stage *s) {
+  Sizes z = {.rows = (s->height - SIDE + 1) / 2, .columns = (s->width - SIDE + 1) / 2};
+  z.size = s->inputs * s->height * s->width;
+  z.means = s->outputs * z.rows * z.columns;
+  z.results = BLOCK * z.means;
+  z.lots = (s->pictures + LANES - 1) / LANES;
+  return z;
+}
+
+/* e^t for t from -80 to 0 is power * (1 + series), to the last bits, near 1 as well. */
+typedef struct {
+  Vector power, series;
+} Exponential;
+
+ALWAYS Exponential exponential(Vector t) {
+  const Bits n = __builtin_convertvector(t * 1.44269504f - 0.5f, Bits); /* towards zero */
+  const Vector doublings = __builtin_convertvector(n, Vector);
+  const Vector r = (t - doublings * 0.693359375f) + doublings * 2.12194440e-4f; /* ln 2 in parts */
+  const Vector series =
+      r + r * r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f +
+      r * (1 / 5040.0f))))));
+  return (Exponential){(Vector)((n + 127) << 23), series};
+}
+
+ALWAYS Vector size_of(Vector x, float most) {
+  const Vector size = choose(x < 0.0f, -x, x);
+  return choose(size < most, size, all(most));
+}
+
+/* -m / (2 + m), m = e^-2|x| - 1 */
+ALWAYS Vector tanh_of(Vector x) {
+  const Exponential e = exponential(-2.0f * size_of(x, 20.0f));
+  const Vector m = e.power * e.series + (e.power - 1.0f), result = -m / (2.0f + m);
+  return choose(x == x, choose(x < 0.0f, -result, result), x);
+}
+
+/* 1 / (1 + e^-x), and for x below 0 e^x / (1 + e^x) */
+ALWAYS Vector sigmoid_of(Vector x) {
+  const Exponential e = exponential(-size_of(x, 80.0f));
+  const Vector power = e.power + e.power * e.series;
+  const Vector result = choose(x < 0.0f, power, all(1.0f)) / (1.0f + power);
+  return choose(x == x, result, x);
+}
+
+ALWAYS Vector squash(int kind, Vector x) {
+  switch (kind) {
+    case RELU: return choose(x <= 0.0f, all(0.0f), x);
+    case TANH: return tanh_of(x);
+    case SCALED_TANH: return 1.7159f * tanh_of(x * (2 / 3.0f));
+    default: return sigmoid_of(x);
+  }
+}
+
+/* The derivative, of what came out. */
+ALWAYS Vector slope(int kind, Vector a) {
+  switch (kind) {
+    case RELU: return choose(a > 0.0f, all(1.0f), all(0.0f));
+    case TANH: return 1.0f - a * a;
+    case SCALED_TANH: return (2 / 3.0f) * (1.7159f - a * a * (1 / 1.7159f));
+    default: return a * (1.0f - a);
+  }
+}
+
+ALWAYS float sum_of(Vector v) {
+  float sum = 0.0f;
+  for (int lane = 0; lane < LANES; lane++) sum += v[lane];
+  return sum;
+}
+
+/* Pictures of n numbers each, to one vector a number; lanes without a picture stay as they are. */
+static void gather(const float *from, int64_t pictures, int64_t n, float *to) {
+  for (int64_t lane = 0; lane < pictures; lane++, from += n)
+    for (int64_t i = 0; i < n; i++) to[i * LANES + lane] = from[i];
+}
+static void scatter(const float *from, int64_t pictures, int64_t n, float *to) {
+  for (int64_t lane = 0; lane < pictures; lane++, to += n)
+    for (int64_t i = 0; i < n; i++) to[i] = from[i * LANES + lane];
+}
+
+/* n maps of results from all maps of the input, and their means. */
+ALWAYS void convolve(const Stage *s, const Sizes *z, int kind, int n, const float *x,
+                     const float *weight, const float *bias, float *a, float *y) {
+  const int64_t line = s->width * LANES, map = s->height * line, maps = z->rows * z->columns;
+  for (int64_t r = 0; r < z->rows; r++)
+    for (int64_t c = 0; c < z->columns; c++) {
+      const int64_t place = r * z->columns + c;
+      Vector sums[4][BLOCK];
+      for (int o = 0; o < n; o++)
+        for (int b = 0; b < BLOCK; b++) sums[o][b] = all(bias ? bias[o] : 0.0f);
+      const float *from = x + 2 * r * line + 2 * c * LANES;
+      for (int64_t i = 0; i < s->inputs; i++)
+        for (int ky = 0; ky < SIDE; ky++)
+          for (int kx = 0; kx < SIDE; kx++) {
+            const float *at = from + i * map + ky * line + kx * LANES;
+            const float *w = weight + i * TAPS + ky * SIDE + kx;
+            const Vector v[BLOCK] = {get(at), get(at + LANES), get(at + line), get(at + line + LANES)};
+            for (int o = 0; o < n; o++)
+              for (int b = 0; b < BLOCK; b++) sums[o][b] += v[b] * w[o * s->inputs * TAPS];
+          }
+      for (int o = 0; o < n; o++) {
+        float *to = a + (o * maps + place) * BLOCK * LANES;
+        Vector total = all(0.0f);
+        for (int b = 0; b < BLOCK; b++) {
+          const Vector result = squash(kind, sums[o][b]);
+          put(to + b * LANES, result);
+          total += result;
+        }
+        put(y + (o * maps + place) * LANES, 0.25f * total);
+      }
+    }
+}
+
+ALWAYS void forward_lot(const Stage *s, const Sizes *z, int kind, const float *x,
+                        const float *weight, const float *bias, float *a, float *y) {
+  const int64_t maps = z->rows * z->columns * LANES;
+  for (int64_t o = 0; o < s->outputs; o += 4) {
+    const float *w = weight + o * s->inputs * TAPS, *b = bias ? bias + o : bias;
+    float *results = a + o * maps * BLOCK, *to = y + o * maps;
+    switch (s->outputs - o) {
+      case 1: convolve(s, z, kind, 1, x, w, b, results, to); break;
+      case 2: convolve(s, z, kind, 2, x, w, b, results, to); break;
+      case 3: convolve(s, z, kind, 3, x, w, b, results, to); break;
+      default: convolve(s, z, kind, 4, x, w, b, results, to);
+    }
+  }
+}
+
+/* Gradients by the results, in maps of 2 rows x 2 columns: each mean's to its four places. */
+ALWAYS void spread(const Stage *s, const Sizes *z, int kind, const float *g, const float *a,
+                   float *d) {
+  for (int64_t o = 0; o < s->outputs; o++)
+    for (int64_t r = 0; r < z->rows; r++)
+      for (int64_t c = 0; c < z->columns; c++, g += LANES, a += BLOCK * LANES) {
+        const Vector quarter = 0.25f * get(g);
+        float *to = d + (((o * z->rows + r) * 2) * z->columns + c) * 2 * LANES;
+        for (int b = 0; b < BLOCK; b++)
+          put(to + (b / 2 * 2 * z->columns + b % 2) * LANES,
+              quarter * slope(kind, get(a + b * LANES)));
+      }
+}
+
+/* Adds n results' part of the gradients by the input. */
+ALWAYS void add_back(const Stage *s, const Sizes *z, int n, const float *d, const float *weight,
+                     float *dx) {
+  const int64_t line = s->width * LANES, map = s->height * line;
+  const int64_t maps = z->rows * z->columns * BLOCK * LANES;
+  for (int64_t r = 0; r < 2 * z->rows; r++)
+    for (int64_t c = 0; c < 2 * z->columns; c++) {
+      Vector by[MOST];
+      for (int o = 0; o < n; o++) by[o] = get(d + o * maps + (r * 2 * z->columns + c) * LANES);
+      for (int64_t i = 0; i < s->inputs; i++)
+        for (int ky = 0; ky < SIDE; ky++) {
+          float *to = dx + i * map + (r + ky) * line + c * LANES;
+          const float *w = weight + (i * TAPS + ky * SIDE) * n;
+          for (int kx = 0; kx < SIDE; kx++, w += n) {
+            Vector even = get(to + kx * LANES), odd = all(0.0f);
+            for (int o = 0; o + 1 < n; o += 2) even += by[o] * w[o], odd += by[o + 1] * w[o + 1];
+            if (n % 2) even += by[n - 1] * w[n - 1];
+            put(to + kx * LANES, even + odd);
+          }
+        }
+    }
+}
+
+/* Gradients by one row of the kernels from one input map to n results. */
+ALWAYS void correlate(const Stage *s, const Sizes *z, int n, const float *x, const float *d,
+                      float *dw) {
+  const int64_t maps = z->rows * z->columns * BLOCK * LANES;
+  Vector sums[4][SIDE];
+  for (int o = 0; o < n; o++)
+    for (int kx = 0; kx < SIDE; kx++) sums[o][kx] = all(0.0f);
+  for (int64_t r = 0; r < 2 * z->rows; r++) {
+    const float *from = x + r * s->width * LANES, *by = d + r * 2 * z->columns * LANES;
+    for (int64_t c = 0; c < 2 * z->columns; c++, from += LANES, by += LANES) {
+      Vector values[SIDE];
+      for (int kx = 0; kx < SIDE; kx++) values[kx] = get(from + kx * LANES);
+      for (int o = 0; o < n; o++) {
+        const Vector gradient = get(by + o * maps);
+        for (int kx = 0; kx < SIDE; kx++) sums[o][kx] += values[kx] * gradient;
+      }
+    }
+  }
+  for (int o = 0; o < n; o++)
+    for (int kx = 0; kx < SIDE; kx++) dw[o * s->inputs * TAPS + kx] = sum_of(sums[o][kx]);
+}
+
+static void weights_lot(const Stage *s, const Sizes *z, const float *x, const float *d, float *dw,
+                        float *db) {
+  const int64_t maps = z->rows * z->columns * BLOCK * LANES, line = s->width * LANES;
+  for (int64_t o = 0; o < s->outputs; o += 4)
+    for (int64_t i = 0; i < s->inputs; i++)
+      for (int ky = 0; ky < SIDE; ky++) {
+        const float *from = x + (i * s->height + ky) * line, *by = d + o * maps;
+        float *to = dw + (o * s->inputs + i) * TAPS + ky * SIDE;
+        switch (s->outputs - o) {
+          case 1: correlate(s, z, 1, from, by, to); break;
+          case 2: correlate(s, z, 2, from, by, to); break;
+          case 3: correlate(s, z, 3, from, by, to); break;
+          default: correlate(s, z, 4, from, by, to);
+        }
+      }
+  for (int64_t o = 0; o < s->outputs; o++) {
+    Vector sum = all(0.0f);
+    for (int64_t p = 0; p < maps; p += LANES) sum += get(d + o * maps + p);
+    db[o] = sum_of(sum);
+  }
+}
+
+/* `turned` has room for the weights of MOST results, the results innermost. */
+static void input_lot(const Stage *s, const Sizes *z, const float *d, const float *weight,
+                      float *turned, float *dx) {
+  const int64_t maps = z->rows * z->columns * BLOCK * LANES, each = s->inputs * TAPS;
+  memset(dx, 0, 4 * z->size * LANES);
+  for (int64_t o = 0, n; o < s->outputs; o += n) {
+    const int64_t left = s->outputs - o;
+    n = left >= MOST ? MOST : left >= 6 ? 6 : left >= 2 ? 2 : 1;
+    for (int64_t k = 0; k < each; k++)
+      for (int64_t j = 0; j < n; j++) turned[k * n + j] = weight[(o + j) * each + k];
+    switch (n) {
+      case MOST: add_back(s, z, MOST, d + o * maps, turned, dx); break;
+      case 6: add_back(s, z, 6, d + o * maps, turned, dx); break;
+      case 2: add_back(s, z, 2, d + o * maps, turned, dx); break;
+      default: add_back(s, z, 1, d + o * maps, turned, dx);
+    }
+  }
+}
+
+#define BY_SQUASH(CALL, ...)                                                                       \
+  switch (s->squash) {                                                                             \
+    case RELU: CALL(s, &z, RELU, __VA_ARGS__); break;                                              \
+    case TANH: CALL(s, &z, TANH, __VA_ARGS__); break;                                              \
+    case SCALED_TANH: CALL(s, &z, SCALED_TANH, __VA_ARGS__); break;                                \
+    default: CALL(s, &z, SIGMOID, __VA_ARGS__);                                                    \
+  }
+
+/* How many lots there are, and how many numbers the results of all of them. */
+int64_t stage_lots(const Stage *s) { return sizes(s).lots; }
+int64_t stage_results(const Stage *s) { return sizes(s).lots * sizes(s).results * LANES; }
+
+/* x [pictures][inputs][height][width], a as `stage_results` says, y [pictures][outputs][..][..] */
+int stage_forward(const float *x, const float *weight, const float *bias, float *a, float *y,
+                  const Stage *s) {
+  const Sizes z = sizes(s);
+  int failed = 0;
+#pragma omp parallel num_threads(s->threads)
+  {
+    float *in = take(z.size * LANES), *out = take(z.means * LANES);
+    if (!in || !out) failed = 1;
+    else {
+#pragma omp for schedule(static)
+      for (int64_t lot = 0; lot < z.lots; lot++) {
+        const int64_t first = lot * LANES, left = s->pictures - first;
+        const int64_t pictures = left < LANES ? left : LANES;
+        gather(x + first * z.size, pictures, z.size, in);
+        BY_SQUASH(forward_lot, in, weight, bias, a + lot * z.results * LANES, out)
+        scatter(out, pictures, z.means, y + first * z.means);
+      }
+    }
+    free(in), free(out);
+  }
+  return failed;
+}
+
+/* dx may be null; dw [lots][outputs][inputs][5][5] and db [lots][outputs] are to be added up. */
+int stage_backward(const float *x, const float *weight, const float *a, const float *g, float *dx,
+                   float *dw, float *db, const Stage *s) {
+  const Sizes z = sizes(s);
+  const int64_t weights = s->outputs * s->inputs * TAPS;
+  int failed = 0;
+#pragma omp parallel num_threads(s->threads)
+  {
+    float *in = take(z.size * LANES), *by = take(z.means * LANES), *d = take(z.results * LANES);
+    float *back = take(z.size * LANES), *turned = take(MOST * s->inputs * TAPS);
+    if (!in || !by || !d || !back || !turned) failed = 1;
+    else {
+#pragma omp for schedule(static)
+      for (int64_t lot = 0; lot < z.lots; lot++) {
+        const int64_t first = lot * LANES, left = s->pictures - first;
+        const int64_t pictures = left < LANES ? left : LANES;
+        if (pictures < LANES) memset(in, 0, 4 * z.size * LANES), memset(by, 0, 4 * z.means * LANES);
+        gather(x + first * z.size, pictures, z.size, in);
+        gather(g + first * z.means, pictures, z.means, by);
+        BY_SQUASH(spread, by, a + lot * z.results * LANES, d)
+        weights_lot(s, &z, in, d, dw + lot * weights, db + lot * s->outputs);
+        if (dx) {
+          input_lot(s, &z, d, weight, turned, back);
+          scatter(back, pictures, z.size, dx + first * z.size);
+        }
+      }
+    }
+    free(in), free(by), free(d), free(back), free(turned);
+  }
+  return failed;
+}
