@@ -28,7 +28,8 @@ def modules_in_float64(
     inputs = [
         t.detach().double().requires_grad_() for t in (x, convolution.weight, convolution.bias)
     ]
-    y = F.avg_pool2d(squash(F.conv2d(*inputs)), 2)
+    wide, weight, bias = inputs
+    y = F.avg_pool2d(squash(F.conv2d(wide, weight, bias)), 2)
     return [y, *torch.autograd.grad(y, inputs, g.double())]
 
 
@@ -57,7 +58,7 @@ def test_it_is_the_modules(
     y = stage_means(x, convolution, act)
     assert type(y.grad_fn).__name__ == USED
     g = torch.randn_like(y)
-    got = [y, *torch.autograd.grad(y, (x, convolution.weight, convolution.bias), g)]
+    got = [y, *torch.autograd.grad(y, [x, *convolution.parameters()], g)]
     for mine, right in zip(got, modules_in_float64(x, convolution, act, g), strict=True):
         scale = max(1.0, right.abs().max().item())
         torch.testing.assert_close(mine.double(), right, rtol=0, atol=3e-6 * scale)
