@@ -2,8 +2,8 @@
 
 Claims, medians of 5 pairs: at least 1.00 times Keras' mixed_bfloat16 and at least 1.8 times its
 float32. Keras is measured without XLA, which is faster here, and with TensorFlow's LRN as well as
-one by a band of ones; the better of the two counts. TensorFlow (PyPI's `tensorflow-cpu`, 1.5 GB) has
-a virtual environment of its own, which is made in `.venv-tensorflow` where it is not there.
+one by a band of ones; the better of the two counts. TensorFlow (PyPI's `tensorflow-cpu`, 1.5 GB)
+has a virtual environment of its own, made in `.venv-tensorflow` where it is not there.
 
     python benchmarks/keras_step.py
 """

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import alexnet
 from alexnet.layers import ScaledTanh, SparseConv2d, native
 from alexnet.layers.lenet_stage import LEAST, SQUASHES, cover, stage_means
+from alexnet.models.contract import Network
 from alexnet.models.lenet import C3_TABLE
 
 USED = "_StageBackward"
@@ -127,6 +128,7 @@ def test_gradients_of_gradients() -> None:
 def test_a_network_is_its_steps(name: str, activation: str) -> None:
     torch.manual_seed(0)
     network = alexnet.create_model(name, activation=activation)
+    assert isinstance(network, Network)
     x = torch.randn(5, 1, 32, 32)
     last, found = network.forward_intermediates(x)
     torch.testing.assert_close(network.forward_features(x), last)

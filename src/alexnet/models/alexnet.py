@@ -172,6 +172,8 @@ class AlexNet(Network):
 
     def _init_paper(self) -> None:
         """Section 5 of the paper; with batch norm, He's deviation for the convolutions."""
+        if self.conv1.weight.is_meta:  # torch would load its compiler to draw nothing
+            return
         ones = () if self.norm == "batch" else ("conv2", "conv4", "conv5", "fc6", "fc7")
         for name, module in self.named_children():
             if not isinstance(module, nn.Conv2d | nn.Linear):
