@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import alexnet
-from alexnet.layers import ScaledTanh, SparseConv2d, native
+from alexnet.layers import ScaledTanh, SparseConv2d, lenet_stage, native
 from alexnet.layers.lenet_stage import LEAST, SQUASHES, cover, stage_means
 from alexnet.models.contract import Network
 from alexnet.models.lenet import C3_TABLE
@@ -88,19 +90,40 @@ def test_what_is_not_a_number_stays_with_its_picture() -> None:
     assert not y[[0, 1, 3, 4, 5]].isnan().any()
 
 
-def test_the_same_bits_for_any_number_of_threads() -> None:
+@pytest.fixture
+def several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor of four cores; the tests have one thread otherwise."""
+    monkeypatch.setattr(lenet_stage, "_threads", lambda: 4)
+
+
+def test_the_same_bits_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     convolution, x = nn.Conv2d(6, 16, 5), torch.randn(70, 6, 14, 14)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            y = stage_means(x, convolution, nn.Tanh())
-            grads = torch.autograd.grad(y.square().sum(), list(convolution.parameters()))
-            found.append([y.detach(), *grads])
-    finally:
-        torch.set_num_threads(before)
+    found = []
+    for threads in (1, 2, 3, 40):
+        monkeypatch.setattr(lenet_stage, "_threads", lambda threads=threads: threads)
+        y = stage_means(x, convolution, nn.Tanh())
+        grads = torch.autograd.grad(y.square().sum(), list(convolution.parameters()))
+        found.append([y.detach(), *grads])
     assert all(torch.equal(a, b) for other in found for a, b in zip(other, found[0], strict=True))
+
+
+@pytest.mark.usefixtures("several_threads")
+def test_threads_that_call_at_once_and_a_process_that_was_forked() -> None:
+    convolution, x = nn.Conv2d(1, 6, 5), torch.randn(64, 1, 32, 32)
+    wanted = stage_means(x, convolution, nn.Tanh()).detach()
+
+    def work(times: int) -> bool:
+        return all(
+            torch.equal(stage_means(x, convolution, nn.Tanh()), wanted) for _ in range(times)
+        )
+
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if work(50) else 1)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, [100] * 4))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_sparse_connections() -> None:

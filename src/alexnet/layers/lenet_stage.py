@@ -8,6 +8,8 @@ else they are called one after another.
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
 from typing import Any
 
 import torch
@@ -118,7 +120,7 @@ class _Stage(torch.autograd.Function):
         pictures, inputs, height, width = x.shape
         told = _Told(
             pictures, inputs, len(weight), height, width, SQUASHES[type(squash)],
-            torch.get_num_threads(),
+            _threads(),
         )  # fmt: skip
         maps = x.new_empty(_ask("stage_results", told))
         y = x.new_empty(pictures, len(weight), (height - SIDE + 1) // 2, (width - SIDE + 1) // 2)
@@ -147,6 +149,14 @@ class _Stage(torch.autograd.Function):
         g = gradients[0].contiguous()
         _call("stage_backward", told, x, weight, maps, g, dx, dw, db)
         return dx, dw.sum(0), db.sum(0) if wanted[2] else None, None
+
+
+@functools.cache
+def _threads() -> int:
+    """The processor's cores, or ``OMP_NUM_THREADS``; a thread that is busy is not waited for."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return int(told) if told.isdigit() and int(told) else cores or 1
 
 
 def _ask(name: str, told: _Told) -> int:

@@ -26,7 +26,7 @@ log = logging.getLogger("alexnet")
 
 FLAGS = (
     "-O3 -march=native -mprefer-vector-width=512 -fno-math-errno -fno-trapping-math "
-    "-std=gnu11 -fopenmp -fPIC -shared"
+    "-std=gnu11 -fopenmp -pthread -fPIC -shared"
 )
 SECONDS = 120
 

@@ -8,6 +8,7 @@
  * reads. Each lot's sums for the weights are kept apart, so that the result does not depend on the
  * number of threads.
  */
+#include "pool.h"
 #include "vectors.h"
 
 enum {
@@ -54,23 +55,23 @@ ALWAYS Exponential exponential(Vector t) {
 }
 
 ALWAYS Vector size_of(Vector x, float most) {
-  const Vector size = choose(x < 0.0f, -x, x);
-  return choose(size < most, size, all(most));
+  const Vector size = (Vector)((Bits)x & 0x7fffffff);
+  return choose(size > most, all(most), size); /* what is not a number stays so */
 }
+ALWAYS Vector with_sign_of(Vector x, Vector size) { return (Vector)((Bits)size | ((Bits)x & ~0x7fffffff)); }
 
 /* -m / (2 + m), m = e^-2|x| - 1 */
 ALWAYS Vector tanh_of(Vector x) {
   const Exponential e = exponential(-2.0f * size_of(x, 20.0f));
-  const Vector m = e.power * e.series + (e.power - 1.0f), result = -m / (2.0f + m);
-  return choose(x == x, choose(x < 0.0f, -result, result), x);
+  const Vector m = e.power * e.series + (e.power - 1.0f);
+  return with_sign_of(x, -m / (2.0f + m));
 }
 
 /* 1 / (1 + e^-x), and for x below 0 e^x / (1 + e^x) */
 ALWAYS Vector sigmoid_of(Vector x) {
   const Exponential e = exponential(-size_of(x, 80.0f));
   const Vector power = e.power + e.power * e.series;
-  const Vector result = choose(x < 0.0f, power, all(1.0f)) / (1.0f + power);
-  return choose(x == x, result, x);
+  return choose(x < 0.0f, power, all(1.0f)) / (1.0f + power);
 }
 
 ALWAYS Vector squash(int kind, Vector x) {
@@ -268,58 +269,73 @@ static void input_lot(const Stage *s, const Sizes *z, const float *d, const floa
 int64_t stage_lots(const Stage *s) { return sizes(s).lots; }
 int64_t stage_results(const Stage *s) { return sizes(s).lots * sizes(s).results * LANES; }
 
+/* What the items of a forward or a backward pass are told; one item is one lot. `room` is what each
+ * thread has to work in. */
+typedef struct {
+  const Stage *s;
+  Sizes z;
+  const float *x, *weight, *bias, *g;
+  float *a, *y, *dx, *dw, *db, *room;
+  int64_t apart;
+} Told;
+
+static int64_t pictures_of(const Told *t, int64_t lot) {
+  const int64_t left = t->s->pictures - lot * LANES;
+  return left < LANES ? left : LANES;
+}
+
+static void forward_item(void *told, int64_t lot, int who) {
+  const Told *t = told;
+  const Stage *s = t->s;
+  const Sizes z = t->z;
+  const int64_t first = lot * LANES, pictures = pictures_of(t, lot);
+  float *in = t->room + who * t->apart, *out = in + z.size * LANES;
+  if (pictures < LANES) memset(in, 0, 4 * z.size * LANES);
+  gather(t->x + first * z.size, pictures, z.size, in);
+  BY_SQUASH(forward_lot, in, t->weight, t->bias, t->a + lot * z.results * LANES, out)
+  scatter(out, pictures, z.means, t->y + first * z.means);
+}
+
+static void backward_item(void *told, int64_t lot, int who) {
+  const Told *t = told;
+  const Stage *s = t->s;
+  const Sizes z = t->z;
+  const int64_t first = lot * LANES, pictures = pictures_of(t, lot);
+  float *in = t->room + who * t->apart, *back = in + z.size * LANES;
+  float *by = back + z.size * LANES, *d = by + z.means * LANES, *turned = d + z.results * LANES;
+  if (pictures < LANES) memset(in, 0, 4 * z.size * LANES), memset(by, 0, 4 * z.means * LANES);
+  gather(t->x + first * z.size, pictures, z.size, in);
+  gather(t->g + first * z.means, pictures, z.means, by);
+  BY_SQUASH(spread, by, t->a + lot * z.results * LANES, d)
+  weights_lot(s, &z, in, d, t->dw + lot * s->outputs * s->inputs * TAPS, t->db + lot * s->outputs);
+  if (t->dx) {
+    input_lot(s, &z, d, t->weight, turned, back);
+    scatter(back, pictures, z.size, t->dx + first * z.size);
+  }
+}
+
+static int run(Work item, Told *t, int64_t numbers) {
+  t->apart = (numbers + LANES - 1) / LANES * LANES;
+  const int threads = t->s->threads < t->z.lots ? t->s->threads : t->z.lots;
+  t->room = take(threads * t->apart);
+  if (!t->room) return 1;
+  share_work(item, t, t->z.lots, threads);
+  free(t->room);
+  return 0;
+}
+
 /* x [pictures][inputs][height][width], a as `stage_results` says, y [pictures][outputs][..][..] */
 int stage_forward(const float *x, const float *weight, const float *bias, float *a, float *y,
                   const Stage *s) {
-  const Sizes z = sizes(s);
-  int failed = 0;
-#pragma omp parallel num_threads(s->threads)
-  {
-    float *in = take(z.size * LANES), *out = take(z.means * LANES);
-    if (!in || !out) failed = 1;
-    else {
-#pragma omp for schedule(static)
-      for (int64_t lot = 0; lot < z.lots; lot++) {
-        const int64_t first = lot * LANES, left = s->pictures - first;
-        const int64_t pictures = left < LANES ? left : LANES;
-        gather(x + first * z.size, pictures, z.size, in);
-        BY_SQUASH(forward_lot, in, weight, bias, a + lot * z.results * LANES, out)
-        scatter(out, pictures, z.means, y + first * z.means);
-      }
-    }
-    free(in), free(out);
-  }
-  return failed;
+  Told t = {.s = s, .z = sizes(s), .x = x, .weight = weight, .bias = bias, .a = a, .y = y};
+  return run(forward_item, &t, (t.z.size + t.z.means) * LANES);
 }
 
 /* dx may be null; dw [lots][outputs][inputs][5][5] and db [lots][outputs] are to be added up. */
 int stage_backward(const float *x, const float *weight, const float *a, const float *g, float *dx,
                    float *dw, float *db, const Stage *s) {
-  const Sizes z = sizes(s);
-  const int64_t weights = s->outputs * s->inputs * TAPS;
-  int failed = 0;
-#pragma omp parallel num_threads(s->threads)
-  {
-    float *in = take(z.size * LANES), *by = take(z.means * LANES), *d = take(z.results * LANES);
-    float *back = take(z.size * LANES), *turned = take(MOST * s->inputs * TAPS);
-    if (!in || !by || !d || !back || !turned) failed = 1;
-    else {
-#pragma omp for schedule(static)
-      for (int64_t lot = 0; lot < z.lots; lot++) {
-        const int64_t first = lot * LANES, left = s->pictures - first;
-        const int64_t pictures = left < LANES ? left : LANES;
-        if (pictures < LANES) memset(in, 0, 4 * z.size * LANES), memset(by, 0, 4 * z.means * LANES);
-        gather(x + first * z.size, pictures, z.size, in);
-        gather(g + first * z.means, pictures, z.means, by);
-        BY_SQUASH(spread, by, a + lot * z.results * LANES, d)
-        weights_lot(s, &z, in, d, dw + lot * weights, db + lot * s->outputs);
-        if (dx) {
-          input_lot(s, &z, d, weight, turned, back);
-          scatter(back, pictures, z.size, dx + first * z.size);
-        }
-      }
-    }
-    free(in), free(by), free(d), free(back), free(turned);
-  }
-  return failed;
+  Told t = {.s = s, .z = sizes(s), .x = x, .weight = weight, .a = (float *)a, .g = g};
+  t.dx = dx, t.dw = dw, t.db = db;
+  const int64_t numbers = (2 * t.z.size + t.z.means + t.z.results) * LANES;
+  return run(backward_item, &t, numbers + MOST * s->inputs * TAPS);
 }

@@ -1,0 +1,277 @@
+"""LeNet-5 (textbook form) on Fashion-MNIST's 60,000 pictures against the usual loop.
+
+The usual loop is a torchvision-style data set (an image, ToTensor, Normalize), a DataLoader, the
+network of torch's modules, SGD. Claims, batch 64, the same optimizer and epochs:
+
+    speed     an epoch at least 3.5 times as fast as that loop's (the better of 0 and 2 workers),
+              median of 5 rounds
+    accuracy  the test score within 0.3 points, means of 3 seeds of 12 epochs; a test part is read
+              once, at the end
+
+Beside them, without a claim: the loop over tensors in memory, and the seconds to a validation score
+of 0.90 (5,000 pictures held out; training alone is counted).
+
+    python benchmarks/lenet_loop.py
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import _record
+from _alternate import Side, alternate, best, ratio, serve, spread
+
+import alexnet
+
+FILES = Path("/usr/share/datasets/fashion-mnist")
+"""Debian's dataset-fashion-mnist."""
+ROUNDS, SEEDS, EPOCHS, HELD_OUT, GOAL = 5, (1, 2, 3), 12, 5000, 0.90
+BATCH = 64
+SETTINGS = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+LEAST, WITHIN = 3.5, 0.003
+
+
+def usual_network() -> Any:
+    """LeNet-5 as tutorials write it."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),
+        nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10),
+    )  # fmt: skip
+
+
+class Usual:
+    """The usual loop.
+
+    Args:
+        workers: of the DataLoader; None has all pictures as one tensor in memory.
+        seed: of the weights and the order.
+        held_out: how many pictures are kept to validate on.
+    """
+
+    def __init__(self, workers: int | None, seed: int, held_out: int = 0) -> None:
+        import torch
+
+        torch.manual_seed(seed)
+        images, labels = read("train")
+        order = torch.randperm(len(labels))
+        kept = order[held_out:]
+        self.validation = images[order[:held_out]], labels[order[:held_out]]
+        self.workers, self.images, self.labels = workers, images[kept], labels[kept]
+        self.loader = None if workers is None else loader(self.images, self.labels, workers)
+        self.network = usual_network()
+        self.optimizer = torch.optim.SGD(self.network.parameters(), **SETTINGS)
+
+    def batches(self) -> Iterable[Any]:
+        """An epoch's batches."""
+        return self.loader if self.loader is not None else self._from_memory()
+
+    def _from_memory(self) -> Iterator[Any]:
+        import torch
+
+        whole = normalized(self.images)
+        for indices in torch.randperm(len(whole)).split(BATCH):
+            yield whole[indices], self.labels[indices]
+
+    def epoch(self) -> float:
+        """Train one epoch; its seconds."""
+        from torch.nn import functional as F
+
+        self.network.train()
+        began = time.perf_counter()
+        for inputs, labels in self.batches():
+            self.optimizer.zero_grad()
+            F.cross_entropy(self.network(inputs), labels).backward()
+            self.optimizer.step()
+        return time.perf_counter() - began
+
+    def score(self, images: Any, labels: Any) -> float:
+        """Share of right answers."""
+        import torch
+
+        self.network.eval()
+        with torch.no_grad():
+            parts = [self.network(part).argmax(1) for part in normalized(images).split(1000)]
+        return float((torch.cat(parts) == labels).double().mean())
+
+
+def read(part: str) -> tuple[Any, Any]:
+    """uint8 ``[N, 28, 28]`` and int64 ``[N]`` of ``"train"`` or ``"t10k"``."""
+    import numpy as np
+    import torch
+
+    images = gzip.decompress((FILES / f"{part}-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((FILES / f"{part}-labels-idx1-ubyte.gz").read_bytes())
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
+    return (
+        torch.from_numpy(pixels.copy()),
+        torch.from_numpy(np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)),
+    )
+
+
+def normalized(images: Any) -> Any:
+    """What ToTensor and Normalize make of all of them."""
+    return ((images.float() / 255 - 0.2860) / 0.3530)[:, None]
+
+
+def loader(images: Any, labels: Any, workers: int) -> Any:
+    """A DataLoader as in torchvision's and PyTorch's examples."""
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    class Pictures(Dataset[Any]):
+        """As torchvision.datasets.MNIST hands them out."""
+
+        change = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.2860,), (0.3530,))]
+        )
+
+        def __len__(self) -> int:
+            return len(labels)
+
+        def __getitem__(self, index: int) -> Any:
+            image = Image.fromarray(images[index].numpy(), mode="L")
+            return self.change(image), int(labels[index])
+
+    return DataLoader(Pictures(), BATCH, shuffle=True, num_workers=workers)
+
+
+def train_ours(seed: int, epochs: int, held_out: int = 0) -> tuple[list[Any], float]:
+    """The package's training of the same network with the same settings: epochs and test score."""
+    with tempfile.TemporaryDirectory() as temporary:
+        run = alexnet.train(
+            "fashion-mnist",
+            "lenet5_dense",
+            "lenet-modern",
+            out=Path(temporary) / "run",
+            settings={
+                **{f"training.{name}": value for name, value in SETTINGS.items()},
+                "training.optimizer": "sgd",
+                "training.batch_size": BATCH,
+                "training.epochs": epochs,
+                "training.schedule": "cosine",
+                "training.warmup": 0.0,
+                "training.seed": seed,
+                "data.seed": seed,
+                "data.val_fraction": held_out / 60000,
+                "augment.mirror": 0.0,
+            },
+        )
+        lines = (Path(temporary) / "run" / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines], float(run.metrics["test_top1"])
+
+
+def our_epoch() -> float:
+    """Seconds of one epoch, as the run records them."""
+    return float(train_ours(0, 1)[0][0]["seconds"])
+
+
+def arms(side: str) -> dict[str, Callable[[], float]]:
+    """What one process measures."""
+    if side == "alexnet":
+        return {"alexnet": our_epoch}
+    made = {"loader, 0 workers": 0, "loader, 2 workers": 2, "tensors in memory": None}
+    return {name: Usual(workers, 0).epoch for name, workers in made.items()}
+
+
+def accuracy(side: str, seed: int) -> dict[str, Any]:
+    """One whole training: test score, and seconds and epochs to the goal."""
+    if side == "alexnet":
+        history, test = train_ours(seed, EPOCHS, HELD_OUT)
+        scores = [record["val_top1"] for record in history]
+        seconds = [record["seconds"] for record in history]
+    else:
+        import torch
+
+        usual = Usual(0, seed, HELD_OUT)
+        scores, seconds = [], []
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(usual.optimizer, EPOCHS)
+        for _ in range(EPOCHS):
+            seconds.append(usual.epoch())
+            falling.step()
+            scores.append(usual.score(*usual.validation))
+        test = usual.score(*read("t10k"))
+    reached = next((n for n, score in enumerate(scores, 1) if score >= GOAL), None)
+    return {
+        "side": side,
+        "seed": seed,
+        "test_top1": round(test, 4),
+        "val_top1": [round(score, 4) for score in scores],
+        "epochs_to_goal": reached,
+        "seconds_to_goal": None if reached is None else round(sum(seconds[:reached]), 1),
+        "seconds": round(sum(seconds), 1),
+    }
+
+
+def run_accuracy(side: str, seed: int) -> dict[str, Any]:
+    """:func:`accuracy` in a process of its own."""
+    process = Side([sys.executable, __file__, side, str(seed)], package=side == "alexnet")
+    done = subprocess.run(
+        process.command, env=process.environment(), stdout=subprocess.PIPE, text=True, check=True
+    )
+    print(done.stdout.strip(), file=sys.stderr, flush=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def summary(times: dict[str, list[float]], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ratios and scores, and whether the claims hold."""
+    usual = best(times["loader, 0 workers"], times["loader, 2 workers"])
+    speed = {
+        "loader": ratio(usual, times["alexnet"]),
+        "tensors in memory": ratio(times["tensors in memory"], times["alexnet"]),
+    }
+    sides = {
+        side: {
+            "test_top1": spread([r["test_top1"] for r in runs if r["side"] == side]),
+            "test_top1_mean": statistics.mean(r["test_top1"] for r in runs if r["side"] == side),
+            "seconds_to_goal": [r["seconds_to_goal"] for r in runs if r["side"] == side],
+        }
+        for side in ("usual", "alexnet")
+    }
+    apart = sides["alexnet"]["test_top1_mean"] - sides["usual"]["test_top1_mean"]
+    return {
+        "claim": f"an epoch {LEAST} times as fast; test top-1 within {WITHIN}",
+        "seconds_an_epoch": {name: spread(values) for name, values in times.items()},
+        "times_as_fast": speed,
+        "scores": sides,
+        "test_top1_apart": round(apart, 4),
+        "goal": f"validation top-1 of {GOAL}",
+        "runs": runs,
+        "holds": speed["loader"]["median"] >= LEAST and abs(apart) <= WITHIN,
+    }
+
+
+def main() -> int:
+    """Measure; 1 when a claim does not hold."""
+    if len(sys.argv) == 2:
+        serve(arms(sys.argv[1]))
+        return 0
+    if len(sys.argv) == 3:
+        print(json.dumps(accuracy(sys.argv[1], int(sys.argv[2]))))
+        return 0
+    sides = {
+        side: Side([sys.executable, __file__, side], package=side == "alexnet")
+        for side in ("usual", "alexnet")
+    }
+    times = alternate(sides, ROUNDS)
+    runs = [run_accuracy(side, seed) for seed in SEEDS for side in sides]
+    result = summary(times, runs)
+    _record.write(__file__, ("torch", "torchvision"), result)
+    return 0 if result["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
