@@ -24,6 +24,8 @@ from alexnet.layers.lrn_kernels import (
     plain,
 )
 from alexnet.layers.native import native
+from alexnet.models import create_model
+from alexnet.models.contract import Network
 
 KERNELS: dict[str, Kernel] = {"pieces": InPieces()}
 if (library := native().library) is not None:
@@ -64,6 +66,7 @@ def test_a_compiler_is_here_and_used() -> None:
         factor=st.floats(1e-4, 0.5),
         beta=st.sampled_from([0.75, 0.5, 0.6, 1.0, 1.25]),
         k=st.floats(0.5, 2.0),
+        rectify=st.booleans(),
     ),
     groups=st.integers(1, 2),
     channels=st.integers(1, 20),
@@ -138,6 +141,25 @@ def test_second_gradients_are_those_of_the_formula() -> None:
         return second
 
     torch.testing.assert_close(penalty("kernel"), penalty("plain"))
+
+
+@pytest.mark.parametrize("preset", ["paper", "original"])
+def test_a_network_is_its_steps_and_hooks_see_the_relu(preset: str) -> None:
+    network = create_model("alexnet", image_size=67, hidden=16, preset=preset, init="default")
+    assert isinstance(network, Network)
+    x = torch.randn(2, 3, 67, 67)
+    last, _ = network.forward_intermediates(x)
+    torch.testing.assert_close(network.forward_features(x), last)
+    parameters = [network.get_parameter(f"conv{number}.weight") for number in (1, 2)]
+    wanted = torch.autograd.grad(last.square().sum(), parameters)
+    got = torch.autograd.grad(network.forward_features(x).square().sum(), parameters)
+    for mine, right in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, right)
+    seen: list[Tensor] = []
+    network.get_submodule("act2").register_forward_hook(lambda module, given, out: seen.append(out))
+    torch.testing.assert_close(network.forward_features(x), last)
+    assert len(seen) == 1
+    assert seen[0].min() == 0
 
 
 def test_it_can_be_mapped_and_exported() -> None:

@@ -27,14 +27,6 @@ LEAST = 4
 """Pictures that it takes at once at least: it works on as many as a vector has numbers."""
 
 
-def watched(*modules: nn.Module) -> bool:
-    """Whether something is called before or after a module's own work, which must then be done."""
-    if nn.modules.module._has_any_global_hook():
-        return True
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for module in modules for kind in kinds)
-
-
 def stage_means(x: Tensor, convolution: nn.Module, squash: nn.Module) -> Tensor:
     """``F.avg_pool2d(squash(convolution(x)), 2)``, in one pass where that can be done.
 

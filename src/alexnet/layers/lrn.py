@@ -31,6 +31,7 @@ def local_response_norm(
     *,
     alpha_mode: AlphaMode = "mean",
     groups: int = 1,
+    rectify: bool = False,
 ) -> Tensor:
     """Normalize each activation by the energy of ``size`` neighboring channels.
 
@@ -44,6 +45,7 @@ def local_response_norm(
         alpha_mode: ``"mean"`` divides alpha by ``size`` as torch and Caffe do; ``"sum"`` is the
             paper's formula.
         groups: normalize within each of this many equal parts of the channels (the towers).
+        rectify: take ``max(x, 0)`` first, as a ReLU before would, without a pass of its own.
 
     Returns:
         A tensor of the shape and dtype of ``x``.
@@ -62,6 +64,7 @@ def local_response_norm(
         factor=alpha / size if alpha_mode == "mean" else alpha,
         beta=beta,
         k=k,
+        rectify=rectify,
     )
     kernel = kernel_for(x)
     if kernel is None:
@@ -94,8 +97,8 @@ class LocalResponseNorm(nn.Module):
         self.alpha_mode: AlphaMode = alpha_mode
         self.groups = groups
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize ``x`` (``[N, C, ...]``)."""
+    def forward(self, x: Tensor, rectify: bool = False) -> Tensor:
+        """Normalize ``x`` (``[N, C, ...]``), or ``max(x, 0)``."""
         return local_response_norm(
             x,
             self.size,
@@ -104,6 +107,7 @@ class LocalResponseNorm(nn.Module):
             self.k,
             alpha_mode=self.alpha_mode,
             groups=self.groups,
+            rectify=rectify,
         )
 
     def extra_repr(self) -> str:

@@ -25,13 +25,17 @@ in a faster cache, but start more operations than that is worth."""
 
 @dataclass(frozen=True)
 class Window:
-    """The formula: ``x[i] * (k + factor * sum of x[j]^2, i-below <= j <= i+above) ^ -beta``."""
+    """The formula: ``x[i] * (k + factor * sum of x[j]^2, i-below <= j <= i+above) ^ -beta``.
+
+    With ``rectify`` it is that of ``max(x, 0)``.
+    """
 
     below: int
     above: int
     factor: float
     beta: float
     k: float
+    rectify: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Compiled:
         kind = {torch.float32: "float", torch.bfloat16: "bf16"}[tensors[0].dtype]
         told = _Told(
             shape.blocks, shape.channels, shape.places, window.below, window.above,
-            window.factor, window.beta, window.k, torch.get_num_threads(),
+            window.factor, window.beta, window.k, window.rectify, torch.get_num_threads(),
         )  # fmt: skip
         places = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
         if getattr(self.library, f"lrn_{name}_{kind}")(*places, ctypes.byref(told)):
@@ -84,6 +88,7 @@ class _Told(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("blocks", "channels", "places", "below", "above")),
         *((name, ctypes.c_float) for name in ("factor", "beta", "k")),
+        ("rectify", ctypes.c_int),
         ("threads", ctypes.c_int),
     )
 
@@ -114,7 +119,10 @@ class InPieces:
             torch.mul(work.spare, work.wide, out=work.ratios.inner)
             work.ratios.add_up(work.sums)
             scale = -2 * window.factor * window.beta
-            target.copy_(direct.addcmul_(work.sums, work.wide, value=scale))
+            direct.addcmul_(work.sums, work.wide, value=scale)
+            if window.rectify:
+                direct.masked_fill_(work.wide <= 0, 0)
+            target.copy_(direct)
 
 
 class _Padded:
@@ -157,6 +165,8 @@ class _Workspace:
     def take(self, source: Tensor) -> None:
         """Set ``wide``, ``sums`` and ``power`` from a piece of the input."""
         self.wide.copy_(source)
+        if self.window.rectify:
+            self.wide.clamp_min_(0)
         torch.mul(self.wide, self.wide, out=self.squares.inner)
         self.squares.add_up(self.sums)
         torch.add(self.k, self.sums, alpha=self.window.factor, out=self.sums)
@@ -261,6 +271,8 @@ class KernelNorm(torch.autograd.Function):
 def plain(x: Tensor, window: Window, groups: int) -> Tensor:
     """The formula in torch's operations, of any dtype and on any device; in float32 at least."""
     wide = x if x.dtype == torch.float64 else x.float()
+    if window.rectify:
+        wide = wide.relu()
     squares = wide.unflatten(1, (groups, x.shape[1] // groups)).square()
     channels, total = squares.shape[2], squares.clone()
     for offset in range(1, min(window.below, channels - 1) + 1):

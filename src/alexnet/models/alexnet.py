@@ -25,10 +25,11 @@ Where the paper is ambiguous:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet.layers import (
     ACTIVATIONS,
@@ -40,6 +41,7 @@ from alexnet.layers import (
     check_at_least,
     check_choice,
 )
+from alexnet.layers.watched import watched
 from alexnet.models.contract import Network, Step
 
 Norm = Literal["lrn", "batch", "none"]
@@ -209,6 +211,19 @@ class AlexNet(Network):
             if pool is not None:
                 rows.append((f"pool{n}", (pool,)))
         return rows
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """:meth:`steps`, a ReLU and the response normalization after it in one pass."""
+        rectify = False
+        modules = [module for _, row in self.steps() for module in row]
+        for module, after in itertools.zip_longest(modules, modules[1:]):
+            pair = type(module) is nn.ReLU and type(after) is LocalResponseNorm
+            if pair and not watched(module, after):
+                rectify = True
+                continue
+            x = module(x, rectify=True) if rectify else module(x)
+            rectify = False
+        return x
 
     def head_steps(self) -> list[Step]:
         """fc6 and fc7, each with its activation and dropout; nothing where they are left out."""

@@ -37,7 +37,8 @@ from alexnet.layers import (
     map_loss,
     random_codes,
 )
-from alexnet.layers.lenet_stage import cover, stage_means, watched
+from alexnet.layers.lenet_stage import cover, stage_means
+from alexnet.layers.watched import watched
 from alexnet.models.contract import Network, Step
 
 C3_TABLE: tuple[tuple[int, ...], ...] = (

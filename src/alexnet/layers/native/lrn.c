@@ -6,7 +6,7 @@
  *
  * A tensor is BLOCKS blocks of CHANNELS x PLACES numbers: rows of channels where PLACES is 1
  * (channels last), maps one after another where it is not. The towers' groups are blocks of their
- * own. Numbers are float32 or bfloat16; the arithmetic is float32. Every element is computed alone,
+ * own. With `rectify`, x stands for max(x, 0). Numbers are float32 or bfloat16; the arithmetic is float32. Every element is computed alone,
  * so that the result does not depend on the number of threads.
  *
  * A piece of some thousand numbers is widened into a buffer that stays in the fastest cache, several
@@ -30,7 +30,7 @@ typedef struct {
   int64_t blocks, channels, places;
   int64_t below, above;
   float factor, beta, k;
-  int threads;
+  int rectify, threads;
 } Shape;
 
 /* How a tensor is cut into pieces of `rows` blocks (one, of `tile` places, where it is maps); a
@@ -126,7 +126,12 @@ static Piece piece(const Shape *p, const Cut *c, int64_t number) {
 }
 
 /* Squares of the piece, behind `lead` zeros and before as many as a window reaches. */
-static inline void square(const Shape *p, const Cut *c, const Piece *q, const float *v, float *to) {
+static inline void square(const Shape *p, const Cut *c, const Piece *q, float *v, float *to) {
+  if (p->rectify)
+    for (int64_t i = 0; i < q->numbers; i += LANES) {
+      const Vector x = get(v + i);
+      put(v + i, choose(x <= 0.0f, all(0.0f), x)); /* what is not a number stays so */
+    }
   for (int64_t i = 0; i < q->numbers; i += LANES) put(to + i, get(v + i) * get(v + i));
   if (p->places > 1) memset(to + q->numbers, 0, 4 * (c->size - 1) * q->step);
 }
@@ -154,16 +159,19 @@ ALWAYS void backward_of(const Shape *p, const Piece *q, int64_t size, float beta
   const float twice = -2.0f * factor * p->beta, *opposite = ratios - p->above * q->step;
   for (int64_t i = 0; i < q->numbers; i += LANES)
     put(out + i, get(out + i) + twice * get(v + i) * window(opposite + i, size, q->step));
+  if (p->rectify)
+    for (int64_t i = 0; i < q->numbers; i += LANES)
+      put(out + i, choose(get(v + i) <= 0.0f, all(0.0f), get(out + i)));
 }
 
-static void forward(const Shape *p, const Cut *c, const Piece *q, const float *v, float *squares,
+static void forward(const Shape *p, const Cut *c, const Piece *q, float *v, float *squares,
                     float *out) {
   square(p, c, q, v, squares);
   if (c->size == 5 && p->beta == 0.75f) forward_of(p, q, 5, 0.75f, v, squares, out);
   else forward_of(p, q, c->size, p->beta, v, squares, out);
 }
 
-static void backward(const Shape *p, const Cut *c, const Piece *q, const float *v, const float *g,
+static void backward(const Shape *p, const Cut *c, const Piece *q, float *v, const float *g,
                      float *squares, float *ratios, float *out) {
   square(p, c, q, v, squares);
   if (c->size == 5 && p->beta == 0.75f) backward_of(p, q, 5, 0.75f, v, g, squares, ratios, out);

@@ -1,0 +1,131 @@
+"""How cost grows: with pictures, with the batch, with their size, with threads.
+
+Claims: the time of an epoch from files is linear in the number of pictures (seconds a picture
+within 5% of the largest's, from 1 to 16 times as many), and memory is flat (within 5%). AlexNet at
+67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew. The other curves are of the
+training step of the full network, each point a process of its own; memory is its highest resident
+size.
+
+    python benchmarks/curves.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import _record
+import pipeline
+
+import alexnet
+from alexnet import runtime
+from alexnet.training.measure import measure_step
+
+FIRST, TIMES = 1024, (1, 2, 4, 8, 16)
+BATCHES = tuple(2**power for power in range(10))
+SIZES = (67, 99, 131, 163, 195, 227)
+WITHIN = 0.05
+
+
+def memory() -> float:
+    """The highest resident size so far, in gigabytes (2^30 bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+
+
+def epoch(folder: str) -> dict[str, float]:
+    """The second of two epochs from the files of a folder."""
+    settings: dict[str, Any] = {
+        "training.epochs": 2,
+        "training.batch_size": 64,
+        "model.hidden": 512,
+        "data.image_size": 67,
+        "data.val_fraction": 0.0,
+        "data.test_fraction": 0.001,
+        "data.memory_gb": 0.0,
+        "data.workers": 0,
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "run"
+        alexnet.train(folder, "alexnet", "paper", out=out, settings=settings)
+        record = json.loads((out / "metrics.jsonl").read_text().splitlines()[1])
+    return {
+        "seconds": record["seconds"],
+        "pictures": round(record["seconds"] * record["images_per_second"]),
+        "gigabytes": memory(),
+    }
+
+
+def one_step(batch: str, size: str, threads: str) -> dict[str, float]:
+    """Median of three steps of the full network."""
+    chosen = dataclasses.replace(runtime.resolve(), threads=int(threads))
+    network = alexnet.create_model("alexnet", image_size=int(size))
+    found = measure_step(network, int(batch), chosen, 5 if int(batch) < 256 else 3)
+    return {
+        "seconds": found.seconds,
+        "images_a_second": found.images_per_second,
+        "gigabytes": memory(),
+    }
+
+
+def ask(*words: str) -> dict[str, float]:
+    """One point, in a process of its own."""
+    line = [sys.executable, __file__, *words]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
+    print(*words, done.stdout.strip(), file=sys.stderr, flush=True)
+    point: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {name: round(value, 5) for name, value in point.items()}
+
+
+def by_pictures() -> dict[int, dict[str, float]]:
+    """Epochs of more and more pictures: links to a few."""
+    points = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        few = Path(temporary) / "few"
+        pipeline.draw(few, 64)
+        files = sorted(few.glob("*/*.jpg"))
+        for times in TIMES:
+            folder = Path(temporary) / f"times {times}"
+            for number in range(times * FIRST):
+                source = files[number % len(files)]
+                link = folder / source.parent.name / f"{number:05}.jpg"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                os.link(source, link)
+            points[times * FIRST] = ask("epoch", str(folder))
+    return points
+
+
+def main() -> int:
+    """Measure; 1 when a claim does not hold."""
+    if len(sys.argv) > 1:
+        kind, *rest = sys.argv[1:]
+        print(json.dumps(epoch(*rest) if kind == "epoch" else one_step(*rest)))
+        return 0
+    cores = str(runtime.resolve().threads)
+    epochs = by_pictures()
+    each = {count: p["seconds"] / p["pictures"] for count, p in epochs.items()}
+    last = epochs[max(epochs)]
+    off = {count: value / each[max(each)] - 1 for count, value in each.items()}
+    grown = last["gigabytes"] / epochs[FIRST]["gigabytes"] - 1
+    result = {
+        "claim": f"seconds a picture, and memory, within {WITHIN:.0%} from 1 to {TIMES[-1]} times",
+        "epochs_by_pictures": epochs,
+        "seconds_a_picture_off": {count: round(value, 4) for count, value in off.items()},
+        "memory_grown": round(grown, 4),
+        "step_by_batch": {n: ask("step", str(n), "227", cores) for n in BATCHES},
+        "step_by_image_size": {n: ask("step", "32", str(n), cores) for n in SIZES},
+        "step_by_threads": {n: ask("step", "32", "227", str(n)) for n in (1, 2)},
+        "holds": all(abs(value) <= WITHIN for value in off.values()) and grown <= WITHIN,
+    }
+    _record.write(__file__, ("torch", "pillow"), result)
+    return 0 if result["holds"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
