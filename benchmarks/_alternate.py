@@ -78,7 +78,10 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
         for number in range(rounds + 1):
             for arm, (question, answer) in asked.items():
                 print(arm, file=question, flush=True)
-                value = float(answer.readline())
+                said = answer.readline()
+                if not said:
+                    raise SystemExit(f"{arm}: the process that measures it ended, see above")
+                value = float(said)
                 if number:
                     measured.setdefault(arm, []).append(value)
                 print(f"  {arm}: {value:.4g}", file=sys.stderr, flush=True)

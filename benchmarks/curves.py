@@ -44,6 +44,7 @@ def epoch(folder: str) -> dict[str, float]:
     settings: dict[str, Any] = {
         "training.epochs": 2,
         "training.batch_size": 64,
+        "training.schedule": "cosine",
         "model.hidden": 512,
         "data.image_size": 67,
         "data.val_fraction": 0.0,

@@ -1,7 +1,8 @@
 """LeNet-5 (textbook form) on Fashion-MNIST's 60,000 pictures against the usual loop.
 
-The usual loop is a torchvision-style data set (an image, ToTensor, Normalize), a DataLoader, the
-network of torch's modules, SGD. Claims, batch 64, the same optimizer and epochs:
+The usual loop is a torchvision-style data set (an image, Pad, ToTensor, Normalize), a DataLoader,
+the network of torch's modules, SGD. Both sides see the input of LeNet's paper: a border of two
+pixels, -0.1 for the background to 1.175. Claims, batch 64, the same optimizer and epochs:
 
     speed     an epoch at least 3.5 times as fast as that loop's (the better of 0 and 2 workers),
               median of 5 rounds
@@ -45,7 +46,7 @@ def usual_network() -> Any:
     from torch import nn
 
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2),
+        nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2),
         nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),
         nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10),
     )  # fmt: skip
@@ -121,8 +122,10 @@ def read(part: str) -> tuple[Any, Any]:
 
 
 def normalized(images: Any) -> Any:
-    """What ToTensor and Normalize make of all of them."""
-    return ((images.float() / 255 - 0.2860) / 0.3530)[:, None]
+    """What Pad, ToTensor and Normalize make of all of them."""
+    from torch.nn import functional as F
+
+    return (F.pad(images, (2, 2, 2, 2)).float() / 255 * 1.275 - 0.1)[:, None]
 
 
 def loader(images: Any, labels: Any, workers: int) -> Any:
@@ -135,7 +138,11 @@ def loader(images: Any, labels: Any, workers: int) -> Any:
         """As torchvision.datasets.MNIST hands them out."""
 
         change = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize((0.2860,), (0.3530,))]
+            [
+                transforms.Pad(2),
+                transforms.ToTensor(),
+                transforms.Normalize((0.1 / 1.275,), (1 / 1.275,)),
+            ]
         )
 
         def __len__(self) -> int:

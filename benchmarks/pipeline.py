@@ -60,6 +60,7 @@ def ours(folder: Path, model: str, recipe: str, memory_gb: float | None) -> floa
     settings: dict[str, Any] = {
         "training.epochs": 2,
         "training.batch_size": BATCH,
+        "training.schedule": "cosine",
         "data.val_fraction": 0.0,
         "data.test_fraction": 0.01,
         "data.memory_gb": memory_gb,

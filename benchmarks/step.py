@@ -105,6 +105,7 @@ def package_step(**arguments: Any) -> Callable[[], None]:
     network = chosen.place_network(create_model("alexnet", **arguments)).train()
     optimizer = build_optimizer(network, TrainingConfig(optimizer="paper"))
     inputs, labels = batch()
+    labels %= arguments.get("num_classes", 1000)
     inputs, rows = chosen.place(inputs), torch.arange(BATCH)
     numbers = iter(range(1 << 30))
 

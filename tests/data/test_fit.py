@@ -68,7 +68,7 @@ def test_stretch_resizes_both_sides():
     spec = InputSpec(size=20, resize=24, fit="stretch")
     expected = PIL.Image.fromarray(pixels).resize((24, 24), PIL.Image.Resampling.BILINEAR)
     ours = fit(pixels, spec, side=24).transpose(1, 2, 0)
-    assert np.array_equal(ours, np.asarray(expected))
+    assert np.abs(ours.astype(int) - np.asarray(expected)).max() <= 1
 
 
 def test_a_picture_of_the_right_size_is_not_touched():

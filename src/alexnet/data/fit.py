@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import PIL.Image
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from alexnet.spec import InputSpec
 
@@ -14,6 +16,8 @@ _FILTERS = {
     "bicubic": PIL.Image.Resampling.BICUBIC,
     "lanczos": PIL.Image.Resampling.LANCZOS,
 }
+
+_BY_TORCH = ("bilinear", "bicubic")
 
 
 def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> NDArray[np.uint8]:
@@ -57,22 +61,40 @@ def _recolored(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
 
 
 def _resized(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """The central square of the resized picture, ``[resize, resize, C]``.
-
-    Only that square is computed, so a very long picture costs no more than a square one.
-    """
+    """The central square of the resized picture, ``[resize, resize, C]``."""
     height, width = pixels.shape[:2]
+    shorter, longest = min(height, width), max(height, width)
+    # As torchvision: the longer side is rounded down, its crop's position to the nearest.
+    longer = int(spec.resize * longest / shorter) if spec.fit == "crop" else spec.resize
+    start = round((longer - spec.resize) / 2)
+    wide = width >= height
+    if spec.interpolation in _BY_TORCH and pixels.shape[2] == 3 and longer <= 2 * spec.resize:
+        sides = (spec.resize, longer) if wide else (longer, spec.resize)
+        whole = _resized_by_torch(pixels, sides, spec.interpolation)
+        stop = start + spec.resize
+        return whole[:, start:stop] if wide else whole[start:stop]
+    step = longest / longer
     box = (0.0, 0.0, float(width), float(height))
     if spec.fit == "crop":
-        shorter = min(height, width)
-        # As torchvision: the longer side is rounded down, its crop's position to the nearest.
-        longer = int(spec.resize * max(height, width) / shorter)
-        step = max(height, width) / longer
-        start = round((longer - spec.resize) / 2) * step
-        stop = start + spec.resize * step
-        wide = width >= height
-        box = (start, 0.0, stop, float(height)) if wide else (0.0, start, float(width), stop)
-    box = (box[0], box[1], min(box[2], float(width)), min(box[3], float(height)))
+        first, last = start * step, min((start + spec.resize) * step, float(longest))
+        box = (first, 0.0, last, float(height)) if wide else (0.0, first, float(width), last)
+    return _resized_by_pillow(pixels, spec, box)
+
+
+def _resized_by_torch(
+    pixels: NDArray[np.uint8], sides: tuple[int, int], interpolation: str
+) -> NDArray[np.uint8]:
+    """The whole picture at so many pixels: Pillow's but for a gray level, three times as fast."""
+    ours = np.require(pixels, requirements=["C", "W"])  # torch warns of what cannot be written
+    picture = torch.from_numpy(ours).permute(2, 0, 1)[None]
+    resized = F.interpolate(picture, sides, mode=interpolation, antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+def _resized_by_pillow(
+    pixels: NDArray[np.uint8], spec: InputSpec, box: tuple[float, float, float, float]
+) -> NDArray[np.uint8]:
+    """A box of the picture: a very long picture costs no more than a square one."""
     gray = pixels.shape[2] == 1
     image = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if gray else pixels))
     sides = (spec.resize, spec.resize)

@@ -203,7 +203,7 @@ def _from_threads(
             yield from indices.tolist()
 
     squares: list[Tensor] = []
-    for square in in_threads(read, numbers(), ahead=_AHEAD):
+    for square in in_threads(read, numbers(), ahead=_AHEAD, yielding=True):
         squares.append(torch.from_numpy(square))
         if len(squares) == len(under_way[0]):
             yield under_way.popleft(), torch.stack(squares)
