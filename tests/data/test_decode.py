@@ -384,3 +384,24 @@ def test_a_large_picture_does_not_warn_a_user(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "(9000, 10000, 1)\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("at_least", "sides"),
+    [(0, (900, 1300)), (451, (900, 1300)), (450, (450, 650)), (120, (225, 325)), (1, (113, 163))],
+)
+def test_a_large_jpeg_is_decoded_smaller_where_that_suffices(at_least, sides, tmp_path):
+    rows, columns = np.mgrid[:900, :1300]
+    pixels = np.stack([rows % 256, columns % 256, (rows + columns) // 2 % 256], 2).astype(np.uint8)
+    path = tmp_path / "large.jpg"
+    PIL.Image.fromarray(pixels).save(path, quality=95)
+    assert decode(path, at_least).shape == (*sides, 3)
+
+
+def test_what_is_fitted_differs_little(tmp_path):
+    coarse = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    path = tmp_path / "photo.jpg"
+    PIL.Image.fromarray(coarse).resize((1600, 1200), PIL.Image.Resampling.BICUBIC).save(path)
+    spec = InputSpec(size=227, resize=256)
+    whole, smaller = (fit(decode(path, n), spec).astype(int) for n in (0, pixels_wanted(256)))
+    assert 0 < np.abs(whole - smaller).mean() < 1

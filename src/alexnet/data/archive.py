@@ -64,12 +64,12 @@ class ArchivePictures(Pictures):
         super().__init__(classes, labels, names)
         self.path, self.offsets, self.sizes = path, offsets, sizes
 
-    def decode(self, index: int) -> Image:
+    def decode(self, index: int, at_least: int = 0) -> Image:
         """Decode the file's bytes; the archive is opened anew, which any process can."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(int(self.offsets[index]))
-                return decode(file.read(int(self.sizes[index])))
+                return decode(file.read(int(self.sizes[index])), at_least)
         except OSError as error:
             raise DecodeError(f"cannot be read ({error.strerror})") from error
 

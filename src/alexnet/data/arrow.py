@@ -127,7 +127,7 @@ class ArrowPictures(Pictures):
         super().__init__(classes, labels, names)
         self.rows, self.column, self.chosen = rows, column, chosen
 
-    def decode(self, index: int) -> Image:
+    def decode(self, index: int, at_least: int = 0) -> Image:
         """Decode the row's bytes."""
         batch, row = self.rows.locate(int(index if self.chosen is None else self.chosen[index]))
         if self.column is None:
@@ -136,11 +136,11 @@ class ArrowPictures(Pictures):
         value = batch.column(self.column)[row].as_py()
         encoded = value.get("bytes") if isinstance(value, dict) else value
         if encoded is not None:
-            return decode(encoded)
+            return decode(encoded, at_least)
         path = value.get("path") if isinstance(value, dict) else None
         if not path:
             raise DecodeError("no picture in this row")
-        return decode(Path(path))
+        return decode(Path(path), at_least)
 
     def subset(self, indices: Indices) -> ArrowPictures:
         """The rows at ``indices``; nothing is copied but their numbers."""

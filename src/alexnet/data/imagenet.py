@@ -47,9 +47,9 @@ class FolderPictures(Pictures):
         super().__init__(classes, labels, names)
         self.root = root
 
-    def decode(self, index: int) -> Image:
+    def decode(self, index: int, at_least: int = 0) -> Image:
         """Decode the file."""
-        return decode(self.root / self.names[index])
+        return decode(self.root / self.names[index], at_least)
 
     def subset(self, indices: Indices) -> FolderPictures:
         """The files at ``indices``; nothing is copied but numbers."""

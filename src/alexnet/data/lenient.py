@@ -31,12 +31,12 @@ class LenientPictures(Pictures):
         self.pictures = pictures
         self.mapped = pictures.mapped
 
-    def decode(self, index: int) -> Image:
+    def decode(self, index: int, at_least: int = 0) -> Image:
         """The picture, or the next of its class that can be decoded."""
         try:
-            return self.pictures.decode(index)
+            return self.pictures.decode(index, at_least)
         except DecodeError as error:
-            found = self._another(index)
+            found = self._another(index, at_least)
             if found is None:
                 raise
             log.warning(
@@ -47,26 +47,26 @@ class LenientPictures(Pictures):
             )
             return found
 
-    def read(self, index: int) -> Image:
+    def read(self, index: int, at_least: int = 0) -> Image:
         """The picture, or another of its class.
 
         Raises:
             FailedError: neither it nor those after it can be decoded.
         """
         try:
-            return self.decode(index)
+            return self.decode(index, at_least)
         except DecodeError as error:
             raise FailedError(
                 f"{self.names[index]} cannot be decoded ({error}), nor can others of its class: "
                 "restore the data"
             ) from error
 
-    def _another(self, index: int) -> Image | None:
+    def _another(self, index: int, at_least: int) -> Image | None:
         members = np.flatnonzero(self.labels == self.labels[index])
         start = int(np.searchsorted(members, index))
         for other in np.roll(members, -start)[1 : TRIES + 1]:
             try:
-                return self.pictures.decode(int(other))
+                return self.pictures.decode(int(other), at_least)
             except DecodeError:
                 continue
         return None

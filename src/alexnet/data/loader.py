@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alexnet.data.fit import fit
+from alexnet.data.fit import fit, pixels_wanted
 from alexnet.data.pictures import ArrayPictures, Indices, Pictures
 from alexnet.data.threads import in_threads
 from alexnet.errors import AlexnetError, FailedError
@@ -184,7 +184,7 @@ def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | 
 def _read_fitted(
     pictures: Pictures, spec: InputSpec, side: int, index: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    return fit(pictures.read(index), spec, side)
+    return fit(pictures.read(index, pixels_wanted(spec.resize)), spec, side)
 
 
 _Read = Callable[[int], np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]

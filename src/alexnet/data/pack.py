@@ -21,6 +21,7 @@ import simplejpeg
 from alexnet import files
 from alexnet.data.arrow import import_pyarrow
 from alexnet.data.decode import DecodeError
+from alexnet.data.fit import pixels_wanted, resize
 from alexnet.data.pictures import Image, Pictures
 from alexnet.errors import UsageError
 
@@ -150,7 +151,9 @@ def _rows(shard: Shard, refused: list[list[str]]) -> Iterator[dict[str, Any]]:
     for index in range(len(pictures)):
         name = pictures.names[index]
         try:
-            pixels = shrink(pictures.decode(index), shard.packing.size)
+            pixels = shrink(
+                pictures.decode(index, pixels_wanted(shard.packing.size)), shard.packing.size
+            )
             row = _row(name, pixels, shard.packing)
         except DecodeError as error:
             refused.append([name, str(error)])
@@ -188,10 +191,11 @@ def shrink(pixels: Image, size: int) -> Image:
     if shorter <= size:
         return pixels
     sides = [size if side == shorter else int(size * side / shorter) for side in (width, height)]
-    gray = channels == 1
-    image = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if gray else pixels))
+    if channels == 3:
+        return resize(pixels, (sides[1], sides[0]), "bilinear")
+    image = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, 0]))
     resized = np.asarray(image.resize((sides[0], sides[1]), PIL.Image.Resampling.BILINEAR))
-    return resized[:, :, None] if gray else resized
+    return resized[:, :, None]
 
 
 def _batches(

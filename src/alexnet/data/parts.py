@@ -75,7 +75,7 @@ def check(part: Part, workers: int = 0) -> Part:
 
     def reason_to_refuse(index: int) -> str | None:
         try:
-            pictures.decode(index)
+            pictures.decode(index, at_least=1)
         except DecodeError as error:
             return str(error)
         return None

@@ -63,21 +63,25 @@ class Pictures(abc.ABC):
         return len(self.labels)
 
     @abc.abstractmethod
-    def decode(self, index: int) -> Image:
+    def decode(self, index: int, at_least: int = 0) -> Image:
         """One picture: uint8 ``[H, W, 3]`` in RGB or ``[H, W, 1]`` in gray.
+
+        Args:
+            index: of the picture.
+            at_least: as in :func:`alexnet.data.decode.decode`.
 
         Raises:
             DecodeError: it cannot be decoded.
         """
 
-    def read(self, index: int) -> Image:
-        """One picture that could be decoded before.
+    def read(self, index: int, at_least: int = 0) -> Image:
+        """One picture that could be decoded before, as :meth:`decode` has it.
 
         Raises:
             FailedError: it cannot be read any more.
         """
         try:
-            return self.decode(index)
+            return self.decode(index, at_least)
         except DecodeError as error:
             raise FailedError(
                 f"{self.names[index]} could be read before and cannot now ({error}): "
@@ -120,8 +124,9 @@ class ArrayPictures(Pictures):
             raise ValueError(f"{len(labels)} labels for {len(images)} images: give one an image")
         self.images = images
 
-    def decode(self, index: int) -> Image:
+    def decode(self, index: int, at_least: int = 0) -> Image:
         """A view of the array."""
+        del at_least
         return self.images[index]
 
     def marks(self) -> NDArray[np.int64]:
@@ -154,9 +159,9 @@ class FilePictures(Pictures):
             raise ValueError(f"{len(labels)} labels for {len(paths)} paths: give one a picture")
         self.paths = paths
 
-    def decode(self, index: int) -> Image:
+    def decode(self, index: int, at_least: int = 0) -> Image:
         """Decode the file."""
-        return decode(self.paths[index])
+        return decode(self.paths[index], at_least)
 
     def marks(self) -> NDArray[np.int64]:
         """The size of each file; -1 where it cannot be told."""

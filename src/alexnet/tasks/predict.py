@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from alexnet.data.decode import from_any
-from alexnet.data.fit import fit
+from alexnet.data.fit import fit, pixels_wanted
 from alexnet.errors import AlexnetError, UsageError
 from alexnet.models.pretrained import LoadedModel, load_run
 from alexnet.models.registry import model_entry
@@ -85,6 +85,7 @@ class Classifier:
             UsageError: a picture cannot be read, or ``top`` or ``batch_size`` is below 1.
         """
         _check(top, batch_size)
+        wanted = pixels_wanted(self.spec.resize)
         if not isinstance(images, list | tuple):
             return self._answers([images], top)[0]
         answers = []
@@ -101,11 +102,12 @@ class Classifier:
             The path, and its answers or what is wrong with it.
         """
         _check(top, batch_size)
+        wanted = pixels_wanted(self.spec.resize)
         for chunk in _chunks(paths, batch_size):
             squares, errors = {}, {}
             for number, path in enumerate(chunk):
                 try:
-                    squares[number] = fit(from_any(path), self.spec)
+                    squares[number] = fit(from_any(path, wanted), self.spec)
                 except AlexnetError as error:
                     errors[number] = str(error)
             found = dict(zip(squares, self._classify(list(squares.values()), top), strict=True))
@@ -113,7 +115,8 @@ class Classifier:
                 yield path, errors[number] if number in errors else found[number]
 
     def _answers(self, images: Sequence[Any], top: int) -> list[list[Prediction]]:
-        return self._classify([fit(from_any(image), self.spec) for image in images], top)
+        wanted = pixels_wanted(self.spec.resize)
+        return self._classify([fit(from_any(image, wanted), self.spec) for image in images], top)
 
     @torch.inference_mode()
     def _classify(self, squares: list[Any], top: int) -> list[list[Prediction]]:
