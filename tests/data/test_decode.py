@@ -20,7 +20,9 @@ import simplejpeg
 import torch
 
 from alexnet.data.decode import MAX_PIXELS, DecodeError, decode, from_any
+from alexnet.data.fit import fit, pixels_wanted
 from alexnet.data.quiet import quiet_pillow
+from alexnet.spec import InputSpec
 
 RNG = np.random.default_rng(0)
 

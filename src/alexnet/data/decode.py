@@ -111,9 +111,11 @@ def _decode_jpeg(data: bytes, at_least: int) -> NDArray[np.uint8]:
             pixels = _from_ink(simplejpeg.decode_jpeg(data, "CMYK"))
         else:
             color = "GRAY" if colors.upper() == "GRAY" else "RGB"
-            least = {"min_height": at_least, "min_width": at_least, "min_factor": 2}
-            smaller = 0 < 2 * at_least <= min(height, width)
-            pixels = simplejpeg.decode_jpeg(data, color, **(least if smaller else {}))
+            smaller = 0 < 2 * at_least <= min(int(height), int(width))
+            least, factor = (at_least, 2) if smaller else (0, 1)
+            pixels = simplejpeg.decode_jpeg(
+                data, color, min_height=least, min_width=least, min_factor=factor
+            )
     except DecodeError:
         raise
     except (ValueError, RuntimeError) as error:

@@ -85,7 +85,6 @@ class Classifier:
             UsageError: a picture cannot be read, or ``top`` or ``batch_size`` is below 1.
         """
         _check(top, batch_size)
-        wanted = pixels_wanted(self.spec.resize)
         if not isinstance(images, list | tuple):
             return self._answers([images], top)[0]
         answers = []
