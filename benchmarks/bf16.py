@@ -1,9 +1,9 @@
 """Training in bf16 ends where training in fp32 does.
 
-Claim: test top-1 of Fashion-MNIST within 0.3 points, means of 3 seeds, for LeNet-5 (textbook form,
-60,000 pictures, 8 epochs) and for the AlexNet of 2012 (67 pixels, 512 units in fc6 and fc7, 12,000
-pictures, 10 epochs). A pair has the same weights to begin with, order and masks; the last epoch
-counts, and the test part is read once, at the end.
+Claim: test top-1 within 0.3 points, means of 3 seeds, for LeNet-5 (textbook form, Fashion-MNIST,
+60,000 pictures, 6 epochs, 10,000 to test on) and for the AlexNet of 2012 (67 pixels, 512 units in
+fc6 and fc7, MNIST-5k, 12 epochs, 1,000 to test on, another fold for each seed). A pair has the same
+weights to begin with, order and masks; the last epoch counts, and the test part is read once.
 
     python benchmarks/bf16.py
 """
@@ -21,19 +21,22 @@ import _record
 import alexnet
 
 SEEDS, WITHIN = (1, 2, 3), 0.003
-TASKS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "lenet5_dense": ("lenet5_dense", "lenet-modern", {"training.epochs": 8}),
+TASKS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "lenet5_dense": ("fashion-mnist", "lenet5_dense", "lenet-modern", {"training.epochs": 6}),
     "alexnet": (
+        "mnist-5k",
         "alexnet",
-        "owt",
+        "paper",
         {
             "model.hidden": 512,
             "model.init": "default",
             "data.image_size": 67,
-            "data.val_fraction": 0.8,
-            "training.epochs": 10,
+            "data.val_fraction": 0.0,
+            "training.epochs": 12,
             "training.batch_size": 64,
             "training.lr": 0.02,
+            "augment.mirror": 0.0,
+            "augment.pca": 0.0,
             "training.schedule": "cosine",
             "training.keep": "last",
         },
@@ -43,16 +46,17 @@ TASKS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def score(task: str, precision: str, seed: int) -> dict[str, Any]:
     """One run."""
-    model, recipe, settings = TASKS[task]
+    data, model, recipe, settings = TASKS[task]
     settings = {
         **settings,
+        **({"data.fold": seed} if data == "mnist-5k" else {}),
         "training.precision": precision,
         "training.seed": seed,
         "data.seed": seed,
     }
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "run"
-        run = alexnet.train("fashion-mnist", model, recipe, out=out, settings=settings)
+        run = alexnet.train(data, model, recipe, out=out, settings=settings)
     found = {
         "task": task,
         "precision": precision,

@@ -79,11 +79,12 @@ class InputSpec:
         """Side of the square cut from the resized picture, before padding."""
         return self.size - 2 * self.pad
 
-    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalize(self, pixels: torch.Tensor, *, in_place: bool = False) -> torch.Tensor:
         """Turn pictures into the network's input.
 
         Args:
             pixels: uint8 (or float, 0 to 255), ``[N, C, crop, crop]``, in RGB or gray.
+            in_place: float32 pixels may be overwritten.
 
         Returns:
             float32 ``[N, C, size, size]`` on the same device, padded, in ``channel_order``.
@@ -98,7 +99,9 @@ class InputSpec:
         # One multiply and one add a pixel: ((p * scale) - mean) / std = p * (scale/std) - mean/std.
         std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
         mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
-        return torch.addcmul(-mean / std, pixels.float(), self.scale / std)
+        wide = pixels.float()
+        out = wide if in_place else None
+        return torch.addcmul(-mean / std, wide, self.scale / std, out=out)
 
     def replace(self, **changes: Any) -> InputSpec:
         """A copy with some fields changed."""

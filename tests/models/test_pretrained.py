@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -165,3 +167,13 @@ def test_lenet5_tables_survive(tmp_path):
     assert not any(buffer.is_meta for buffer in loaded.buffers())
     x = torch.randn(1, 1, 32, 32)
     assert torch.equal(loaded(x), network(x))
+
+
+def test_weights_are_loaded_without_a_compiler(tmp_path):
+    save_run(tmp_path / "run", create_model("alexnet", image_size=67, hidden=16))
+    code = (
+        "import sys, torch; from alexnet.models.pretrained import load_run; "
+        f"load_run({str(tmp_path / 'run')!r}).network(torch.zeros(1, 3, 67, 67)); "
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -145,15 +145,16 @@ def _copied(
 ) -> Tensor:
     """Crop and mirror in whole pixels: exact copies, still uint8, nothing outside to fill."""
     spare = pixels.shape[-1] - crop
+    mirrored = numbers[:, _MIRROR] < config.mirror
     if config.crop and spare:
-        images = _crops(pixels, crop, _whole(numbers[:, _X], spare), _whole(numbers[:, _Y], spare))
+        x, y = _whole(numbers[:, _X], spare), _whole(numbers[:, _Y], spare)
     else:
-        start = spare // 2
-        images = pixels[:, :, start : start + crop, start : start + crop]
-    if config.mirror:
-        mirrored = (numbers[:, _MIRROR] < config.mirror).view(-1, 1, 1, 1)
-        images = torch.where(mirrored, images.flip(3), images)
-    return images.contiguous()
+        x = y = torch.full_like(mirrored, spare // 2, dtype=torch.int64)
+    if pixels.device.type == "cpu" and crop * crop > _SMALL:
+        return _one_by_one(pixels, crop, x, y, mirrored)
+    windows = pixels.unfold(2, crop, 1).unfold(3, crop, 1)  # a view: [B, C, y, x, crop, crop]
+    images = windows[torch.arange(len(pixels), device=pixels.device), :, y, x]
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images).contiguous()
 
 
 def _whole(uniform: Tensor, largest: int) -> Tensor:
@@ -161,14 +162,13 @@ def _whole(uniform: Tensor, largest: int) -> Tensor:
     return (uniform.double() * (largest + 1)).long()
 
 
-def _crops(pixels: Tensor, crop: int, x: Tensor, y: Tensor) -> Tensor:
-    if pixels.device.type == "cpu" and crop * crop > _SMALL:
-        images = pixels.new_empty(*pixels.shape[:2], crop, crop)
-        for row, (left, top) in enumerate(zip(x.tolist(), y.tolist(), strict=True)):
-            images[row] = pixels[row, :, top : top + crop, left : left + crop]
-        return images
-    windows = pixels.unfold(2, crop, 1).unfold(3, crop, 1)  # a view: [B, C, y, x, crop, crop]
-    return windows[torch.arange(len(pixels), device=pixels.device), :, y, x]
+def _one_by_one(pixels: Tensor, crop: int, x: Tensor, y: Tensor, mirrored: Tensor) -> Tensor:
+    images = pixels.new_empty(*pixels.shape[:2], crop, crop)
+    places = zip(x.tolist(), y.tolist(), mirrored.tolist(), strict=True)
+    for row, (left, top, flipped) in enumerate(places):
+        window = pixels[row, :, top : top + crop, left : left + crop]
+        images[row] = window.flip(2) if flipped else window
+    return images
 
 
 def _resampled(

@@ -115,7 +115,7 @@ class Stepper:
             leaders=share.leaders[rows] if self.augment.share > 1 else None,
             colors=self.colors,
         )
-        inputs = self.spec.normalize(varied)
+        inputs = self.spec.normalize(varied, in_place=True)
         if not self.augment.mixes:
             return self.runtime.place(inputs), labels
         # A batch's last picture is not mixed with what fills up the rows of a process.
