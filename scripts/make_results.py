@@ -1,4 +1,4 @@
-"""Rewrite benchmarks/RESULTS.md and the tables of docs/performance.md from what was measured.
+"""Rewrite benchmarks/RESULTS.md, and tables of other pages, from what was measured.
 
     make bench                      # measures
     python scripts/make_results.py  # reads benchmarks/results/*.json
@@ -9,7 +9,6 @@ Nothing is measured here, so the tables follow from the files; a test holds them
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "benchmarks" / "RESULTS.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
 
 Row = tuple[str, str, str]
 """What, the figure, the script."""
@@ -212,14 +212,59 @@ def growth() -> str:
     return "\n".join(lines)
 
 
+def headline() -> str:
+    """README's few."""
+    ratios = read("step")["ratios"]
+    rates = read("step")["images_a_second"]
+    lenet_times = read("lenet_loop")["times_as_fast"]
+    pipe = read("pipeline")["ratios"]
+    rows = (
+        (
+            f"`alexnet`, a training step of 128 ({figure(rates['alexnet'], 'images/s')})",
+            "the same network of torch's modules: bf16, channels_last, fused optimizer",
+            ratios["stock best"],
+        ),
+        (
+            "",
+            "the same, its memory kept from step to step as ours is",
+            ratios["stock best, memory kept"],
+        ),
+        (
+            "`alexnet_ungrouped`",
+            "Keras on TensorFlow, mixed_bfloat16",
+            keras_ratios["keras mixed_bfloat16"],
+        ),
+        (
+            "`alexnet_owt`, from JPEGs",
+            "torchvision's reference pipeline and loop: bf16, channels_last, fused",
+            pipe["owt over its best"],
+        ),
+        ("`lenet5_dense`, 60,000 pictures", "the usual DataLoader loop", lenet_times["loader"]),
+        ("", "the loop over tensors in memory", lenet_times["tensors in memory"]),
+    )
+    lines = ["| training | against | times as fast |", "|---|---|---:|"]
+    lines += [f"| {mine} | {theirs} | {found['median']:.1f} |" for mine, theirs, found in rows]
+    return "\n".join(lines)
+
+
+def filled(path: Path, **tables: str) -> str:
+    """A page with its tables between their markers."""
+    page = path.read_text()
+    for name, table in tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}\n{table}\n{end}{after}"
+    return page
+
+
 def pages() -> dict[Path, str]:
     """What each page should hold."""
-    page = PERFORMANCE.read_text()
-    for name, table in (("profile", profile()), ("growth", growth())):
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        page = pattern.sub(lambda _, b=begin, t=table, e=end: f"{b}\n{t}\n{e}", page)
-    return {PAGE: results(), PERFORMANCE: page}
+    return {
+        PAGE: results(),
+        PERFORMANCE: filled(PERFORMANCE, profile=profile(), growth=growth()),
+        README: filled(README, speed=headline()),
+    }
 
 
 def main() -> None:

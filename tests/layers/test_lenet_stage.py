@@ -6,6 +6,7 @@ import concurrent.futures
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,9 @@ def test_threads_that_call_at_once_and_a_process_that_was_forked() -> None:
             torch.equal(stage_means(x, convolution, nn.Tanh()), wanted) for _ in range(times)
         )
 
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons: there are threads
+        child = os.fork()
     if child == 0:
         os._exit(0 if work(50) else 1)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
