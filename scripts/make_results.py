@@ -232,7 +232,7 @@ def headline() -> str:
         (
             "`alexnet_ungrouped`",
             "Keras on TensorFlow, mixed_bfloat16",
-            keras_ratios["keras mixed_bfloat16"],
+            read("keras_step")["ratios"]["keras mixed_bfloat16"],
         ),
         (
             "`alexnet_owt`, from JPEGs",

@@ -208,7 +208,7 @@ def modern() -> Config:
 
     Measured: ``alexnet_bn`` at 67 pixels on 773 drawings in 12 classes, 300 epochs at a rate of
     0.001, four splits: top-1 0.668 (deviation 0.026); ``paper`` 0.650 (0.043), and without
-    augmentation 0.565 (0.024). 4 to 9 minutes a run on one core (``docs/recipes.md``).
+    augmentation 0.565 (0.024). 4 to 8 minutes a run on one core (``docs/recipes.md``).
     """
     return Config(
         data=DataConfig(val_fraction=0.1),
