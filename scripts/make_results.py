@@ -149,7 +149,17 @@ def curves() -> Iterator[Row]:
     yield "its memory grows by", f"{found['memory_grown']:.1%}", "curves"
 
 
-SECTIONS = (lrn, step, keras, pipeline, lenet, precision, startup, curves)
+SECTIONS = {
+    lrn: "lrn",
+    step: "step",
+    keras: "keras_step",
+    pipeline: "pipeline",
+    lenet: "lenet_loop",
+    precision: "bf16",
+    startup: "startup",
+    curves: "curves",
+}
+"""Each with the script that it needs to have been run."""
 
 
 def results() -> str:
@@ -165,7 +175,9 @@ def results() -> str:
         "|---|---|---|",
     ]
     machines = set()
-    for section in SECTIONS:
+    for section, script_name in SECTIONS.items():
+        if not (RESULTS / f"{script_name}.json").is_file():
+            continue
         for about, value, script in section():
             lines.append(f"| {about} | {value} | `{script}.py` |")
             machines.add(read(script)["machine"]["processor"])
