@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 import torchvision.transforms.v2 as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,9 +68,15 @@ def test_evaluation_crop_is_the_center_of_the_training_square(
 def test_stretch_resizes_both_sides():
     pixels = picture(60, 40)
     spec = InputSpec(size=20, resize=24, fit="stretch")
-    expected = PIL.Image.fromarray(pixels).resize((24, 24), PIL.Image.Resampling.BILINEAR)
-    ours = fit(pixels, spec, side=24).transpose(1, 2, 0)
-    assert np.abs(ours.astype(int) - np.asarray(expected)).max() <= 1
+    by_pillow = PIL.Image.fromarray(pixels).resize((24, 24), PIL.Image.Resampling.BILINEAR)
+    as_bytes = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    ours = fit(pixels, spec, side=24)
+    assert np.array_equal(ours, T.functional.resize(as_bytes, [24, 24], antialias=True).numpy())
+    assert np.abs(ours.transpose(1, 2, 0).astype(int) - np.asarray(by_pillow)).max() <= 1
+    gray = pixels[:, :, :1]
+    expected = PIL.Image.fromarray(gray[:, :, 0]).resize((24, 24), PIL.Image.Resampling.BILINEAR)
+    gray_spec = dataclasses.replace(spec, channel_order="gray", mean=(0.0,), std=(1.0,))
+    assert np.array_equal(fit(gray, gray_spec, side=24)[0], np.asarray(expected))
 
 
 def test_a_picture_of_the_right_size_is_not_touched():
