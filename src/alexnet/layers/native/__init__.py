@@ -63,7 +63,10 @@ def native() -> Native:
         return Native(ctypes.CDLL(str(target)), f"compiled by {compiler[0]}: {target}")
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        why = f"{compiler[0]} failed: {said.strip().splitlines()[-1] if said.strip() else error}"
+        short = said.strip().splitlines()[-1]
+        if isinstance(error, subprocess.CalledProcessError) and not error.stderr.strip():
+            short = f"it ended with status {error.returncode} and said nothing"
+        why = f"{compiler[0]} failed: {short}"
         log.debug("native functions are not used: %s", said)
         return Native(None, why)
 
