@@ -14,6 +14,7 @@ from alexnet.layers.lenet import (
 )
 from alexnet.layers.local import LocallyConnected2d
 from alexnet.layers.lrn import LocalResponseNorm, SpatialResponseNorm, local_response_norm
+from alexnet.layers.max_pool import MaxPool2d
 
 __all__ = [
     "ACTIVATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "EuclideanRBF",
     "LocalResponseNorm",
     "LocallyConnected2d",
+    "MaxPool2d",
     "ScaledAt",
     "ScaledTanh",
     "SparseConv2d",

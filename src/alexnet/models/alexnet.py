@@ -36,6 +36,7 @@ from alexnet.layers import (
     Activation,
     Dropout,
     LocalResponseNorm,
+    MaxPool2d,
     ScaledAt,
     SpatialResponseNorm,
     check_at_least,
@@ -49,8 +50,8 @@ Pooling = Literal["overlapping", "plain", "average"]
 Preset = Literal["paper", "original"]
 
 POOLINGS: dict[str, Callable[[], nn.Module]] = {
-    "overlapping": lambda: nn.MaxPool2d(3, 2),
-    "plain": lambda: nn.MaxPool2d(2, 2),
+    "overlapping": lambda: MaxPool2d(3, 2),
+    "plain": lambda: MaxPool2d(2, 2),
     "average": lambda: nn.AvgPool2d(3, 2),
 }
 

@@ -10,6 +10,7 @@ from alexnet.layers import (
     Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
+    MaxPool2d,
     check_at_least,
     check_choice,
     check_probability,
@@ -118,7 +119,7 @@ class AlexNetCifar(Network):
 def _ceil_pool(pooling: str) -> nn.Module:
     if pooling == "average":
         return nn.AvgPool2d(3, 2, ceil_mode=True)
-    return nn.MaxPool2d(3 if pooling == "overlapping" else 2, 2, ceil_mode=True)
+    return MaxPool2d(3 if pooling == "overlapping" else 2, 2, ceil_mode=True)
 
 
 def _cifar_norm(norm: str) -> nn.Module:
