@@ -70,16 +70,14 @@ def augment(
         ValueError: ``crop`` is larger than the pictures, or what the configuration needs
             (``leaders``, ``colors``) is missing or does not fit.
     """
-    _check(pixels, crop, config, leaders, colors)
-    if not len(pixels):
-        return pixels.new_empty(0, pixels.shape[1], crop, crop, dtype=torch.float32)
-    if not config.varies:
+    if not len(pixels) or not config.varies:
+        _check(pixels, crop, config, leaders, colors)
         start = (pixels.shape[-1] - crop) // 2
         return pixels[:, :, start : start + crop, start : start + crop].to(torch.float32)
-    numbers = draws(seed, epoch, indices.to(pixels.device), _DRAWS)
-    if leaders is not None:
-        shared = draws(seed, epoch, leaders.to(pixels.device), _SHARED)
-        numbers = torch.cat((shared, numbers[:, _SHARED:]), 1)
+    numbers = random_numbers(
+        pixels, crop, config, seed=seed, epoch=epoch, indices=indices, leaders=leaders,
+        colors=colors,
+    )  # fmt: skip
     middle = 127.5 if fill is None else fill
     cut = _resampled if config.resamples else _copied
     images = cut(pixels, crop, config, numbers, fill)
@@ -97,6 +95,63 @@ def augment(
     if config.erase:
         images = _erased(images, config, numbers, middle)
     return images
+
+
+def random_numbers(
+    pixels: Tensor,
+    crop: int,
+    config: AugmentConfig,
+    *,
+    seed: int,
+    epoch: int,
+    indices: Tensor,
+    leaders: Tensor | None,
+    colors: ColorStatistics | None,
+) -> Tensor:
+    """What is drawn for each picture, ``[B, draws]``; arguments and errors as :func:`augment`'s."""
+    _check(pixels, crop, config, leaders, colors)
+    numbers = draws(seed, epoch, indices.to(pixels.device), _DRAWS)
+    if leaders is None:
+        return numbers
+    shared = draws(seed, epoch, leaders.to(pixels.device), _SHARED)
+    return torch.cat((shared, numbers[:, _SHARED:]), 1)
+
+
+def places_of(numbers: Tensor, spare: int, config: AugmentConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each picture is cut, and whether it is mirrored.
+
+    Args:
+        numbers: from :func:`random_numbers`.
+        spare: side of the pictures less that of the crop.
+        config: what is varied.
+
+    Returns:
+        Columns on the left and rows above, int64 ``[B]``; bool ``[B]``.
+    """
+    mirrored = numbers[:, _MIRROR] < config.mirror
+    if config.crop and spare:
+        return _whole(numbers[:, _X], spare), _whole(numbers[:, _Y], spare), mirrored
+    middle = torch.full_like(mirrored, spare // 2, dtype=torch.int64)
+    return middle, middle, mirrored
+
+
+def color_shift(numbers: Tensor, config: AugmentConfig, colors: ColorStatistics) -> Tensor:
+    """What color noise adds to each picture once that is divided by ``pca_divide``.
+
+    With m the mean color, a pixel p becomes ``m + (p - m + noise) / pca_divide``. That the noise is
+    divided too follows Krizhevsky's code; it subtracts a mean at each position, where we read the
+    mean color, since a picture is moved and mirrored before.
+
+    Returns:
+        float32 ``[B, C]``, for pixels of 0 to 255.
+    """
+    channels = len(colors.mean)
+    alphas = config.pca * normal(numbers[:, _COLOR : _COLOR + channels])
+    noise = color_noise(alphas, colors, config.pca_unit)
+    if config.pca_divide == 1:
+        return noise
+    mean = 255 * torch.tensor(colors.mean, device=numbers.device)
+    return (noise - mean) / config.pca_divide + mean
 
 
 def leaders_of(indices: Tensor, share: int) -> Tensor:
@@ -145,11 +200,7 @@ def _copied(
 ) -> Tensor:
     """Crop and mirror in whole pixels: exact copies, still uint8, nothing outside to fill."""
     spare = pixels.shape[-1] - crop
-    mirrored = numbers[:, _MIRROR] < config.mirror
-    if config.crop and spare:
-        x, y = _whole(numbers[:, _X], spare), _whole(numbers[:, _Y], spare)
-    else:
-        x = y = torch.full_like(mirrored, spare // 2, dtype=torch.int64)
+    x, y, mirrored = places_of(numbers, spare, config)
     if pixels.device.type == "cpu" and crop * crop > _SMALL:
         return _one_by_one(pixels, crop, x, y, mirrored)
     windows = pixels.unfold(2, crop, 1).unfold(3, crop, 1)  # a view: [B, C, y, x, crop, crop]
@@ -247,19 +298,10 @@ def _relit(images: Tensor, config: AugmentConfig, numbers: Tensor) -> Tensor:
 def _recolored(
     images: Tensor, config: AugmentConfig, numbers: Tensor, colors: ColorStatistics
 ) -> Tensor:
-    """Color noise, one shift a picture; in place.
-
-    With m the mean color, a pixel p becomes ``m + (p - m + noise) / pca_divide``. That the noise is
-    divided too follows Krizhevsky's code; it subtracts a mean at each position, where we read the
-    mean color, since a picture is moved and mirrored before.
-    """
-    alphas = config.pca * normal(numbers[:, _COLOR : _COLOR + images.shape[1]])
-    noise = color_noise(alphas, colors, config.pca_unit)
+    """Color noise, one shift a picture; in place."""
     if config.pca_divide != 1:
-        mean = 255 * torch.tensor(colors.mean, device=images.device)
         images = images.div_(config.pca_divide)
-        noise = (noise - mean) / config.pca_divide + mean
-    return images.add_(noise[:, :, None, None])
+    return images.add_(color_shift(numbers, config, colors)[:, :, None, None])
 
 
 def _gray(images: Tensor) -> Tensor:

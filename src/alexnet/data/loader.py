@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -118,8 +119,11 @@ class StreamedPixels(Pixels):
     def batches(self, plan: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """Read ahead, in worker processes or in threads of this one."""
         read = partial(_read_fitted, self.pictures, self.spec, self.side)
-        stream = _from_processes if self.workers else _from_threads
-        for indices, images in stream(read, plan, self.workers):
+        if self.workers:
+            stream = _from_processes(read, plan, self.workers)
+        else:
+            stream = _from_threads(read, plan, (self.channels, self.side, self.side))
+        for indices, images in stream:
             yield images, self.labels[indices], indices
 
     def subset(self, indices: Indices | Tensor) -> StreamedPixels:
@@ -181,33 +185,38 @@ def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | 
     return torch.from_numpy(np.require(squares.transpose(0, 3, 1, 2), requirements=["C", "W"]))
 
 
-def _read_fitted(
-    pictures: Pictures, spec: InputSpec, side: int, index: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _read_fitted(pictures: Pictures, spec: InputSpec, side: int, index: int) -> NDArray[np.uint8]:
     return fit(pictures.read(index, pixels_wanted(spec.resize)), spec, side)
 
 
-_Read = Callable[[int], np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]
+_Read = Callable[[int], NDArray[np.uint8]]
 
 
 def _from_threads(
-    read: _Read, plan: Iterable[Tensor], workers: int
+    read: _Read, plan: Iterable[Tensor], shape: tuple[int, int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Reads ahead, so that it overlaps with what is done with a batch; ``workers`` is 0 here."""
-    del workers
-    under_way: deque[Tensor] = deque()
+    """Reads ahead, so that it overlaps with what is done with a batch.
 
-    def numbers() -> Iterator[int]:
+    Threads write into the batch: whoever waits for it has nothing to copy.
+    """
+    under_way: deque[tuple[Tensor, Tensor]] = deque()
+
+    def places() -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for indices in plan:
-            under_way.append(indices)
-            yield from indices.tolist()
+            images = torch.empty(len(indices), *shape, dtype=torch.uint8)
+            under_way.append((indices, images))
+            yield from zip(indices.tolist(), images.numpy(), strict=True)
 
-    squares: list[Tensor] = []
-    for square in in_threads(read, numbers(), ahead=_AHEAD, yielding=True):
-        squares.append(torch.from_numpy(square))
-        if len(squares) == len(under_way[0]):
-            yield under_way.popleft(), torch.stack(squares)
-            squares = []
+    def work(place: tuple[int, NDArray[np.uint8]]) -> None:
+        index, room = place
+        room[...] = read(index)
+
+    done = 0
+    for _ in in_threads(work, places(), ahead=_AHEAD, yielding=True):
+        done += 1
+        if done == len(under_way[0][0]):
+            yield under_way.popleft()
+            done = 0
 
 
 class _Reader(Dataset[tuple[Tensor, Tensor] | str]):

@@ -30,20 +30,15 @@ class MaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Pool ``input``."""
-        if not self._is_plain() or not _suits(input, self.kernel_size):
-            pooled: Tensor = super().forward(input)
-            return pooled
-        chosen: Tensor = _Pooled.apply(input, self.kernel_size, self.stride, self.ceil_mode)
-        return chosen
-
-    def _is_plain(self) -> bool:
-        """Whether windows are squares of neighbors without padding."""
-        return (
-            isinstance(self.kernel_size, int)
-            and isinstance(self.stride, int)
-            and self.kernel_size <= _LARGEST
-            and (self.padding, self.dilation, self.return_indices) == (0, 1, False)
-        )
+        size, stride = self.kernel_size, self.stride
+        plain = (self.padding, self.dilation, self.return_indices) == (0, 1, False)
+        squares = isinstance(size, int) and isinstance(stride, int) and size <= _LARGEST
+        pooled: Tensor
+        if plain and squares and _suits(input, size):
+            pooled = _Pooled.apply(input, size, stride, self.ceil_mode)
+        else:
+            pooled = super().forward(input)
+        return pooled
 
 
 def _suits(x: Tensor, size: int) -> bool:

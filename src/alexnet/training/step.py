@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.chance import stream_key
-from alexnet.data.augment import AugmentConfig, augment
+from alexnet.data.augment_config import AugmentConfig
 from alexnet.data.colors import ColorStatistics
+from alexnet.data.inputs import make_inputs
 from alexnet.data.mix import mix
+from alexnet.models.contract import Network
 from alexnet.runtime import Runtime, seed_draws
 from alexnet.spec import InputSpec
 from alexnet.training.config import TrainingConfig
@@ -104,20 +106,20 @@ class Stepper:
         What to learn is that of the first ``counted`` pictures.
         """
         seed, indices = self.training.seed, share.indices[rows]
-        varied = augment(
+        inputs = make_inputs(
             pixels.to(self.runtime.device, non_blocking=True),
-            self.spec.crop,
+            self.spec,
             self.augment,
             seed=seed,
             epoch=epoch,
             indices=indices,
-            fill=self.spec.pad_value if self.spec.pad else None,
             leaders=share.leaders[rows] if self.augment.share > 1 else None,
             colors=self.colors,
+            dtype=self._input_dtype(),
+            layout=self.runtime.memory_format,
         )
-        inputs = self.spec.normalize(varied, in_place=True)
         if not self.augment.mixes:
-            return self.runtime.place(inputs), labels
+            return inputs, labels
         # A batch's last picture is not mixed with what fills up the rows of a process.
         mixed, targets = mix(
             inputs[:counted], labels[:counted], self.classes, self.augment,
@@ -126,6 +128,13 @@ class Stepper:
         if counted < len(inputs):
             mixed = torch.cat((mixed, inputs[counted:]))
         return self.runtime.place(mixed), targets.to(self.runtime.weights_dtype)
+
+    def _input_dtype(self) -> torch.dtype:
+        """Of what is put in: the networks here begin with a convolution, which would round it."""
+        runtime = self.runtime
+        large = isinstance(self.state.parallel.network, Network) and runtime.channels_last
+        rounded = large and runtime.precision == "bf16" and not self.augment.mixes
+        return torch.bfloat16 if rounded else runtime.weights_dtype
 
     def _loss(
         self, inputs: Tensor, labels: Tensor, targets: Tensor, counted: int, sums: Sums
