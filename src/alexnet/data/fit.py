@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import PIL.Image
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
+from alexnet.data.resample import Region, resize_region
 from alexnet.spec import InputSpec
 
 _FILTERS = {
@@ -17,7 +16,7 @@ _FILTERS = {
     "lanczos": PIL.Image.Resampling.LANCZOS,
 }
 
-_BY_TORCH = ("bilinear", "bicubic")
+_BY_BYTES = ("bilinear", "bicubic")
 
 
 def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> NDArray[np.uint8]:
@@ -45,9 +44,14 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> 
     if not 1 <= side <= spec.resize:
         raise ValueError(f"side={side} must lie between 1 and resize={spec.resize}")
     pixels = _recolored(pixels, spec.channels)
-    if pixels.shape[:2] != (spec.resize, spec.resize):
-        pixels = _resized(pixels, spec)
     start = (spec.resize - side) // 2
+    if pixels.shape[:2] != (spec.resize, spec.resize):
+        sides, top, left = _whole(pixels, spec)
+        by_bytes = spec.interpolation in _BY_BYTES and pixels.shape[2] == 3
+        if by_bytes and max(sides) <= 2 * spec.resize:
+            region = Region(top + start, left + start, side, side)
+            return resize_region(pixels, sides, region, spec.interpolation)
+        pixels = _resized_by_pillow(pixels, spec, sides, (top, left))
     square = pixels[start : start + side, start : start + side]
     return np.array(square.transpose(2, 0, 1), order="C")  # a copy, never a view of `pixels`
 
@@ -60,44 +64,17 @@ def _recolored(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return np.asarray(PIL.Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
 
 
-def _resized(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """The central square of the resized picture, ``[resize, resize, C]``."""
+def _whole(pixels: NDArray[np.uint8], spec: InputSpec) -> tuple[tuple[int, int], int, int]:
+    """Rows and columns of the resized picture, and where its central square begins in it."""
+    if spec.fit != "crop":
+        return (spec.resize, spec.resize), 0, 0
     height, width = pixels.shape[:2]
-    shorter, longest = min(height, width), max(height, width)
     # As torchvision: the longer side is rounded down, its crop's position to the nearest.
-    longer = int(spec.resize * longest / shorter) if spec.fit == "crop" else spec.resize
+    longer = int(spec.resize * max(height, width) / min(height, width))
     start = round((longer - spec.resize) / 2)
-    wide = width >= height
-    if spec.interpolation in _BY_TORCH and pixels.shape[2] == 3 and longer <= 2 * spec.resize:
-        sides = (spec.resize, longer) if wide else (longer, spec.resize)
-        whole = resize(pixels, sides, spec.interpolation)
-        stop = start + spec.resize
-        return whole[:, start:stop] if wide else whole[start:stop]
-    step = longest / longer
-    box = (0.0, 0.0, float(width), float(height))
-    if spec.fit == "crop":
-        first, last = start * step, min((start + spec.resize) * step, float(longest))
-        box = (first, 0.0, last, float(height)) if wide else (0.0, first, float(width), last)
-    return _resized_by_pillow(pixels, spec, box)
-
-
-def resize(
-    pixels: NDArray[np.uint8], sides: tuple[int, int], interpolation: str
-) -> NDArray[np.uint8]:
-    """A whole picture at so many pixels: Pillow's but for a gray level, three times as fast.
-
-    Args:
-        pixels: uint8 ``[H, W, 3]``.
-        sides: rows and columns of the result.
-        interpolation: ``"bilinear"`` or ``"bicubic"``; smaller pictures are means (antialias).
-
-    Returns:
-        uint8 ``[rows, columns, 3]``.
-    """
-    ours = np.require(pixels, requirements=["C", "W"])  # torch warns of what cannot be written
-    picture = torch.from_numpy(ours).permute(2, 0, 1)[None]
-    resized = F.interpolate(picture, sides, mode=interpolation, antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
+    if width >= height:
+        return (spec.resize, longer), 0, start
+    return (longer, spec.resize), start, 0
 
 
 def pixels_wanted(resize: int) -> int:
@@ -109,11 +86,17 @@ def pixels_wanted(resize: int) -> int:
 
 
 def _resized_by_pillow(
-    pixels: NDArray[np.uint8], spec: InputSpec, box: tuple[float, float, float, float]
+    pixels: NDArray[np.uint8], spec: InputSpec, sides: tuple[int, int], corner: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """A box of the picture: a very long picture costs no more than a square one."""
+    """The central square of a picture: a very long one costs no more than a square one."""
     gray = pixels.shape[2] == 1
     image = PIL.Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if gray else pixels))
-    sides = (spec.resize, spec.resize)
-    resized = np.asarray(image.resize(sides, _FILTERS[spec.interpolation], box=box))
+    box = []
+    for length, resized, first in zip(pixels.shape[:2], sides, corner, strict=True):
+        step = length / resized
+        last = min((first + spec.resize) * step, float(length))
+        box.append((first * step, last if resized > spec.resize else float(length)))
+    (top, bottom), (left, right) = box
+    square, by = (spec.resize, spec.resize), _FILTERS[spec.interpolation]
+    resized = np.asarray(image.resize(square, by, box=(left, top, right, bottom)))
     return resized[:, :, None] if gray else resized

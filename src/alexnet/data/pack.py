@@ -21,8 +21,9 @@ import simplejpeg
 from alexnet import files
 from alexnet.data.arrow import import_pyarrow
 from alexnet.data.decode import DecodeError
-from alexnet.data.fit import pixels_wanted, resize
+from alexnet.data.fit import pixels_wanted
 from alexnet.data.pictures import Image, Pictures
+from alexnet.data.resample import resize
 from alexnet.errors import UsageError
 
 if TYPE_CHECKING:
