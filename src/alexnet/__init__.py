@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from alexnet.models.registry import create_model, list_models
     from alexnet.models.zoo import register
     from alexnet.spec import InputSpec
+    from alexnet.tasks.calibrate import calibrate
     from alexnet.tasks.finetune import finetune
     from alexnet.tasks.predict import Classifier, Prediction
     from alexnet.tasks.prepare import Prepared, prepare
@@ -39,6 +40,7 @@ _HOMES = {
     "Prepared": "alexnet.tasks.prepare",
     "Run": "alexnet.tasks.run",
     "create_model": "alexnet.models.registry",
+    "calibrate": "alexnet.tasks.calibrate",
     "evaluate": "alexnet.evaluation.evaluate",
     "finetune": "alexnet.tasks.finetune",
     "layers": "alexnet.layers",
@@ -57,6 +59,7 @@ __all__ = [
     "Prepared",
     "Run",
     "__version__",
+    "calibrate",
     "create_model",
     "evaluate",
     "finetune",

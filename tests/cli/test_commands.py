@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,41 @@ def test_evaluate(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(line) == 0
     text = capsys.readouterr().out
     assert f"top-1              {100 * found['top1']:.2f}%" in text
-    assert len(text.splitlines()) == 6 + 1 + 1 + 10
+    assert len(text.splitlines()) == 8 + 1 + 1 + 10
+
+
+def test_evaluate_several_runs_together(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["evaluate", str(run_folder), "lenet5/mnist-5k", "mnist-5k", "--split", "test"]
+    assert main([*line, "--json"]) == 0
+    (found,) = json_lines(capsys)
+    assert [one["name"] for one in found["members"]] == [str(run_folder), "lenet5/mnist-5k"]
+    assert found["gain"]["over"] == "lenet5/mnist-5k"
+    low, high = found["gain"]["interval"]
+    assert low <= found["gain"]["top1"] <= high
+    assert main(line) == 0
+    text = capsys.readouterr().out
+    assert "Each alone" in text
+    assert "points of top-1 against lenet5/mnist-5k (95%:" in text
+
+
+def test_evaluate_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "lenet5/mnist-5k"]) == 2
+    assert "give a run and the data: alexnet evaluate RUN DATA" in capsys.readouterr().err
+
+
+def test_calibrate(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    line = ["calibrate", str(run), "--data", "mnist-5k"]
+    assert main(line) == 2
+    assert "has no 'val' part" in capsys.readouterr().err
+    line += ["--split", "train"]
+    assert main([*line, "--json"]) == 0
+    (found,) = json_lines(capsys)
+    assert json.loads((run / "config.json").read_text())["temperature"] == found["temperature"]
+    assert main(line) == 0
+    assert "calibration error" in capsys.readouterr().out
 
 
 def test_train_prints_metrics_and_what_to_do_next(

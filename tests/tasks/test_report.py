@@ -37,8 +37,8 @@ def make_evaluation(num_classes: int, side: int = 28, channels: int = 1) -> Eval
     labels = torch.tensor(random.integers(0, num_classes, count))
     logits = torch.tensor(random.normal(size=(count, num_classes)))
     logits[torch.arange(count), labels] += 2.5
-    tally = Tally(num_classes)
-    tally.add(logits, labels)
+    tally = Tally(num_classes, count)
+    tally.add(logits, labels, torch.arange(count))
     names = (HOSTILE, LONG, *(f"class-{n}" for n in range(num_classes)))[:num_classes]
     pixels = random.integers(0, 255, (side, side, channels), dtype=np.uint8)
     mistakes = tuple(
@@ -145,8 +145,8 @@ def test_a_report_says_what_it_should(tmp_path: Path) -> None:
 
 
 def test_a_report_without_epochs_mistakes_or_a_convolution(tmp_path: Path) -> None:
-    perfect = Tally(2)
-    perfect.add(torch.eye(2) * 9, torch.arange(2))
+    perfect = Tally(2, 2)
+    perfect.add(torch.eye(2) * 9, torch.arange(2), torch.arange(2))
     text = make_report(
         tmp_path / "report.html",
         2,
@@ -162,8 +162,8 @@ def test_a_report_without_epochs_mistakes_or_a_convolution(tmp_path: Path) -> No
 
 
 def test_a_report_of_one_epoch_and_of_a_class_without_pictures(tmp_path: Path) -> None:
-    tally = Tally(3)
-    tally.add(torch.eye(3)[:2], torch.tensor([0, 0]))
+    tally = Tally(3, 2)
+    tally.add(torch.eye(3)[:2], torch.tensor([0, 0]), torch.arange(2))
     evaluation = Evaluation.from_tally(tally, ("cat", "dog", "emu"))
     text = make_report(tmp_path / "r.html", 3, history=make_history(1), evaluation=evaluation)
     assert Page(text).open == []
@@ -216,10 +216,10 @@ def test_comparison_table_keeps_the_order_and_leaves_out_what_no_row_has() -> No
 
 
 def test_most_confused_counts_pairs() -> None:
-    tally = Tally(3)
+    tally = Tally(3, 6)
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     guesses = torch.tensor([1, 1, 0, 2, 1, 2])
-    tally.add(torch.nn.functional.one_hot(guesses, 3).double(), labels)
+    tally.add(torch.nn.functional.one_hot(guesses, 3).double(), labels, torch.arange(6))
     pairs = most_confused(Evaluation.from_tally(tally, ("cat", "dog", "emu")))
     assert [(p["shown"], p["taken_for"], p["count"]) for p in pairs] == [
         ("cat", "dog", 2),

@@ -9,14 +9,16 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from alexnet.data.loader import Pixels, load_pixels
-from alexnet.data.sources import BadImage, Pictures, Splits, data_folder, open_data
+from alexnet.data.loader import Pixels
+from alexnet.data.sources import Pictures, Splits, data_folder, open_data
 from alexnet.errors import UsageError
-from alexnet.evaluation.metrics import Evaluation, Mistake, Tally
+from alexnet.evaluation.metrics import Evaluation
+from alexnet.evaluation.score import Member, score_together
+from alexnet.evaluation.views import Views, check_views, load_squares
 from alexnet.models.pretrained import load_run
 from alexnet.models.registry import model_entry
-from alexnet.progress import log, track
-from alexnet.runtime import Runtime, add_up, on_main, process_group, resolve
+from alexnet.progress import log
+from alexnet.runtime import on_main, process_group, resolve
 from alexnet.spec import InputSpec
 
 Split = Literal["auto", "train", "val", "test"]
@@ -43,10 +45,11 @@ class Scorable(Protocol):
 
 
 def evaluate(
-    model: str | Path | Scorable,
+    model: str | Path | Scorable | Sequence[str | Path | Scorable] | Mapping[str, Scorable],
     data: str | Path,
     *,
     split: Split = "auto",
+    views: Views = "center",
     batch_size: int = 256,
     device: str = "auto",
     precision: str = "auto",
@@ -55,87 +58,122 @@ def evaluate(
     """Score a run, a classifier or weights by name on a data set or a folder of class folders.
 
     Args:
-        model: what :func:`alexnet.models.pretrained.load_run` reads, or something loaded.
-        data: a data set's name, or a folder. The folder that the run was trained on is divided as
-            it was then; another folder without parts is read whole.
+        model: what :func:`alexnet.models.pretrained.load_run` reads, or something loaded; several
+            are an ensemble, whose probabilities are averaged (a mapping gives them names). They may
+            be different networks with inputs of their own; their classes are the same, in any
+            order.
+        data: a data set's name, or a folder. The folder that the first run was trained on is
+            divided as it was then; another folder without parts is read whole.
         split: which part; ``"auto"`` is ``test``, else ``val``, else everything there is.
-        batch_size: pictures a step; the result does not depend on it.
+        views: of each picture, whose probabilities are averaged: ``"center"``, ``"ten-crop"`` (the
+            paper's) or ``"multi-scale"``.
+        batch_size: views a step; the result does not depend on it.
         device: ``"auto"`` or a torch device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         mistakes: how many of the most confident mistakes to keep.
 
     Raises:
-        UsageError: the data have a class that the network does not know, or no such part.
+        UsageError: the data have a class that the network does not know, or no such part; networks
+            of different classes; no network at all.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
+    check_views(views)
     with process_group():
-        return _evaluate(model, data, split, batch_size, device, precision, mistakes)
+        loaded = _all_loaded(model)
+        if not loaded:
+            raise UsageError("there is no network to evaluate: give a run")
+        splits = on_main(lambda: _open_as_trained(str(data), loaded[0][1].config))
+        members, classes = _members(
+            loaded, _part(splits, split), str(data), views, device, precision
+        )
+        found = score_together(
+            members, classes, batch_size=batch_size, mistakes=mistakes, skipped=splits.refused
+        )
+    return found.with_intervals()
 
 
-def _evaluate(
-    model: str | Path | Scorable,
-    data: str | Path,
-    split: Split,
-    batch_size: int,
+def _all_loaded(model: Any) -> list[tuple[str, Scorable]]:
+    """Networks with their names."""
+    if isinstance(model, Mapping):
+        return list(model.items())
+    return [_loaded(one) for one in (model if isinstance(model, list | tuple) else [model])]
+
+
+def _loaded(model: Any) -> tuple[str, Scorable]:
+    if isinstance(model, str | Path):
+        return str(model), load_run(str(model))
+    return str(getattr(model.network, "model_name", type(model.network).__name__)), model
+
+
+def member_of(
+    loaded: Scorable, data: str, *, split: Split, device: str = "auto", precision: str = "auto"
+) -> Member:
+    """One network with a part of the data that it was trained on, ready to be scored.
+
+    Raises:
+        UsageError: as :func:`evaluate`.
+    """
+    splits = _open_as_trained(data, loaded.config)
+    (member,), _ = _members(
+        [_loaded(loaded)], _part(splits, split), data, "center", device, precision
+    )
+    return member
+
+
+def _members(
+    loaded: Sequence[tuple[str, Scorable]],
+    pictures: Pictures,
+    data: str,
+    views: Views,
     device: str,
     precision: str,
-    mistakes: int,
-) -> Evaluation:
-    loaded: Scorable = load_run(str(model)) if isinstance(model, str | Path) else model
-    entry = model_entry(str(getattr(loaded.network, "model_name", "")))
-    runtime = resolve(device, precision, large=entry.low_precision_pays)
-    splits = on_main(lambda: _open_as_trained(str(data), loaded.config))
-    pictures = _part(splits, split)
-    pixels = load_pixels(pictures, loaded.spec, train=False)
-    classes = _names_of_outputs(loaded, pictures)
-    pixels.labels = match_classes(pixels.labels, pictures.classes, classes, str(data))
-    return score(
-        runtime.place_network(loaded.network),
-        pixels,
-        loaded.spec,
-        runtime,
-        classes,
-        batch_size=batch_size,
-        mistakes=mistakes,
-        skipped=splits.refused,
-    )
+) -> tuple[list[Member], tuple[str, ...]]:
+    """The networks with the pictures that each reads, and the classes they are scored by."""
+    classes = _names_of_outputs(loaded[0][1], pictures)
+    labels = match_classes(torch.tensor(pictures.labels), pictures.classes, classes, data)
+    read: dict[InputSpec, Pixels] = {}
+    members = []
+    for name, one in loaded:
+        if one.spec not in read:
+            if views != "center" and one.spec.resize == one.spec.crop:
+                log.warning(
+                    "%s reads pictures of %d pixels whole: its crops are all the same",
+                    name,
+                    one.spec.crop,
+                )
+            read[one.spec] = load_squares(pictures, one.spec, views)
+            read[one.spec].labels = labels
+        entry = model_entry(str(getattr(one.network, "model_name", "")))
+        runtime = resolve(device, precision, large=entry.low_precision_pays)
+        members.append(
+            Member(
+                name=name,
+                network=runtime.place_network(one.network),
+                spec=one.spec,
+                runtime=runtime,
+                pixels=read[one.spec],
+                views=views,
+                columns=_columns(name, _names_of_outputs(one, pictures), loaded[0][0], classes),
+                temperature=float(one.config.get("temperature", 1.0)),
+            )
+        )
+    return members, classes
 
 
-def score(
-    network: nn.Module,
-    pixels: Pixels,
-    spec: InputSpec,
-    runtime: Runtime,
-    classes: tuple[str, ...],
-    *,
-    batch_size: int = 256,
-    mistakes: int = 0,
-    skipped: Sequence[BadImage] = (),
-) -> Evaluation:
-    """Score ``network`` on pictures already fitted to its input; exact for any batch size.
-
-    Where torchrun started several processes, all of them call it together with the same weights:
-    each takes its share of the pictures, and every one gets the whole result.
-    """
-    network.eval()
-    tally = Tally(len(classes))
-    confidence, taken_for = torch.zeros(len(pixels)), torch.zeros(len(pixels), dtype=torch.int64)
-    mine = torch.arange(runtime.rank, len(pixels), runtime.world_size)
-    plan = mine.split(batch_size) if len(mine) else ()
-    with torch.inference_mode(), runtime.active():
-        for batch, labels, indices in track(pixels.batches(plan), "evaluating", len(plan)):
-            inputs = runtime.place(spec.normalize(batch.to(runtime.device)))
-            with runtime.autocast():
-                logits = network(inputs).float()
-            tally.add(logits, labels.to(logits.device))
-            best = logits.softmax(1).max(1)
-            confidence[indices], taken_for[indices] = best.values.cpu(), best.indices.cpu()
-    tally.add_up()
-    add_up(confidence), add_up(taken_for)
-    worst = _worst(confidence, taken_for, pixels.labels, mistakes)
-    shown = _mistakes(pixels, worst, confidence, taken_for, classes)
-    return Evaluation.from_tally(tally, classes, mistakes=tuple(shown), skipped=tuple(skipped))
+def _columns(
+    name: str, its: tuple[str, ...], first: str, classes: tuple[str, ...]
+) -> Tensor | None:
+    """Which output of a network each class is."""
+    if its == classes:
+        return None
+    if set(its) != set(classes) or len(its) != len(classes):
+        odd = sorted(set(its) ^ set(classes))[:3]
+        raise UsageError(
+            f"{name} and {first} know different classes ({', '.join(odd)}): networks of an "
+            f"ensemble must have the same"
+        )
+    return torch.tensor([its.index(one) for one in classes])
 
 
 def match_classes(
@@ -213,30 +251,3 @@ def _part(splits: Splits, split: Split) -> Pictures:
         there = ", ".join(name for name, part in parts.items() if part is not None)
         raise UsageError(f"{splits.name} has no {split!r} part: choose from {there}, auto")
     return chosen
-
-
-def _worst(confidence: Tensor, taken_for: Tensor, labels: Tensor, count: int) -> Tensor:
-    wrong = (taken_for != labels).nonzero().flatten()
-    return wrong[confidence[wrong].argsort(descending=True, stable=True)[:count]]
-
-
-def _mistakes(
-    pixels: Pixels,
-    worst: Tensor,
-    confidence: Tensor,
-    taken_for: Tensor,
-    classes: tuple[str, ...],
-) -> list[Mistake]:
-    if not len(worst):
-        return []
-    ((pictures, _, _),) = pixels.batches([worst])
-    return [
-        Mistake(
-            name=str(pixels.names[index]),
-            label=classes[int(pixels.labels[index])],
-            predicted=classes[int(taken_for[index])],
-            probability=float(confidence[index]),
-            thumbnail=picture.permute(1, 2, 0).numpy(),
-        )
-        for picture, index in zip(pictures, worst.tolist(), strict=True)
-    ]

@@ -1,8 +1,9 @@
-"""Counts first, ratios last: an evaluation adds up sums and divides once."""
+"""What a network scored: first what became of each picture, then figures over all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,46 +12,77 @@ import torch
 from torch import Tensor
 
 from alexnet.data.sources import BadImage
+from alexnet.evaluation.calibration import Reliability, reliability
+from alexnet.evaluation.intervals import Interval, bootstrap
 from alexnet.runtime import add_up
 
 
-class Tally:
-    """Running sums over batches: exact for any batch size.
+@dataclass(frozen=True)
+class Answers:
+    """What became of each picture, ``[N]`` each.
 
     Attributes:
-        images: pictures counted.
-        loss: sum of the pictures' cross-entropies (float64).
-        right1: pictures whose class has the largest logit.
-        right5: pictures whose class is among the five largest (all classes, if fewer).
-        confusion: ``[K, K]`` counts, rows the true class, columns the predicted one.
+        labels: its class.
+        taken_for: the class with the largest probability.
+        confidence: that probability.
+        right5: whether its class is among the five most probable (all classes, if fewer).
+        losses: its cross-entropy in nats, float64.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.images = 0
-        self.loss = 0.0
-        self.right1 = 0
-        self.right5 = 0
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    labels: Tensor
+    taken_for: Tensor
+    confidence: Tensor
+    right5: Tensor
+    losses: Tensor
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch: logits ``[N, K]``, labels ``[N]`` (on one device)."""
-        logits = logits.double()
-        num_classes = logits.shape[1]
-        best = logits.topk(min(5, num_classes), dim=1).indices
-        hits = best == labels[:, None]
-        self.images += len(labels)
-        self.right1 += int(hits[:, 0].sum())
-        self.right5 += int(hits.sum())
-        self.loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
-        pairs = (labels * num_classes + best[:, 0]).cpu()
-        self.confusion += torch.bincount(pairs, minlength=num_classes**2).view_as(self.confusion)
+    @property
+    def right1(self) -> Tensor:
+        """Whether its class is the most probable."""
+        return self.taken_for == self.labels
+
+
+class Tally:
+    """Answers of one batch after another: exact for any batch size and order.
+
+    Args:
+        num_classes: K.
+        images: how many pictures there are, over all processes.
+    """
+
+    def __init__(self, num_classes: int, images: int) -> None:
+        self.num_classes, self.images = num_classes, images
+        whole = torch.zeros(3, images, dtype=torch.int64)
+        self._labels, self._taken_for, self._right5 = whole
+        self._confidence, self._losses = torch.zeros(2, images, dtype=torch.float64)
+
+    def add(self, logits: Tensor, labels: Tensor, indices: Tensor) -> None:
+        """Note one batch.
+
+        Args:
+            logits: ``[B, K]``, or logarithms of probabilities.
+            labels: int64 ``[B]``.
+            indices: int64 ``[B]``, which of the pictures they are.
+        """
+        logits, labels = logits.double().cpu(), labels.cpu()
+        best = logits.topk(min(5, self.num_classes), dim=1).indices
+        self._labels[indices] = labels
+        self._taken_for[indices] = best[:, 0]
+        self._right5[indices] = (best == labels[:, None]).any(1).long()
+        self._confidence[indices] = logits.softmax(1).amax(1)
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        self._losses[indices] = losses
 
     def add_up(self) -> None:
-        """Add what the other processes counted; all of them call it together."""
-        counts = torch.tensor([self.images, self.right1, self.right5])
-        self.images, self.right1, self.right5 = add_up(counts).tolist()
-        self.loss = float(add_up(torch.tensor(self.loss, dtype=torch.float64)))
-        add_up(self.confusion)
+        """Take over what the other processes noted; all of them call it together."""
+        parts = self._labels, self._taken_for, self._right5, self._confidence, self._losses
+        for part in parts:
+            add_up(part)
+
+    def answers(self) -> Answers:
+        """What was noted."""
+        return Answers(
+            self._labels, self._taken_for, self._confidence, self._right5.bool(), self._losses
+        )
 
 
 @dataclass(frozen=True)
@@ -86,6 +118,11 @@ class Evaluation:
         classes: their names.
         mistakes: the most confident wrong answers, worst first.
         skipped: pictures that could not be read, and why.
+        intervals: for ``top1``, ``top5`` and ``loss`` the ends of the 95% interval (bootstrap).
+        reliability: how often answers of some confidence are right.
+        views: of each picture, whose probabilities were averaged.
+        members: name and score of each network alone, where there were several.
+        answers: what became of each picture.
     """
 
     images: int
@@ -97,24 +134,64 @@ class Evaluation:
     classes: tuple[str, ...]
     mistakes: tuple[Mistake, ...] = ()
     skipped: tuple[BadImage, ...] = field(default=())
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    reliability: Reliability | None = None
+    views: str = "center"
+    members: tuple[tuple[str, Evaluation], ...] = ()
+    answers: Answers | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_tally(cls, tally: Tally, classes: tuple[str, ...], **more: Any) -> Evaluation:
-        """Divide the sums of ``tally``."""
-        confusion = tally.confusion.numpy()
-        count = max(1, tally.images)
+        """The figures of what ``tally`` has noted."""
+        answers, count = tally.answers(), max(1, tally.images)
+        size = len(classes)
+        pairs = torch.bincount(answers.labels * size + answers.taken_for, minlength=size**2)
+        confusion = pairs.view(size, size).numpy()
         present = confusion.sum(1) > 0
         recalls = confusion.diagonal()[present] / confusion.sum(1)[present]
+        right = answers.right1, answers.right5
         return cls(
             images=tally.images,
-            top1=tally.right1 / count,
-            top5=tally.right5 / count,
-            loss=tally.loss / count,
+            top1=int(right[0].sum()) / count,
+            top5=int(right[1].sum()) / count,
+            loss=float(answers.losses.sum()) / count,
             balanced_accuracy=float(recalls.mean()) if present.any() else 0.0,
             confusion=confusion,
             classes=classes,
+            reliability=reliability(answers.confidence, answers.right1),
+            answers=answers,
             **more,
         )
+
+    def with_intervals(self) -> Evaluation:
+        """The same with :attr:`intervals`, its own and its members'."""
+        if self.answers is None or not self.images:
+            return self
+        answers = self.answers
+        figures = [answers.right1.double(), answers.right5.double(), answers.losses]
+        ends = bootstrap(torch.stack(figures))
+        members = tuple((name, one.with_intervals()) for name, one in self.members)
+        intervals = dict(zip(("top1", "top5", "loss"), ends, strict=True))
+        return replace(self, intervals=intervals, members=members)
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error in 15 bins (Guo et al. 2017)."""
+        return None if self.reliability is None else self.reliability.error
+
+    @property
+    def gain(self) -> dict[str, Any] | None:
+        """What an ensemble has above its best member: the paired difference of top-1, its ends.
+
+        None for one network alone.
+        """
+        if not self.members or self.answers is None:
+            return None
+        name, best = max(self.members, key=lambda member: member[1].top1)
+        assert best.answers is not None
+        apart = self.answers.right1.double() - best.answers.right1.double()
+        ((low, high),) = bootstrap(apart[None])
+        return {"over": name, "top1": self.top1 - best.top1, "interval": [low, high]}
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
@@ -141,6 +218,15 @@ class Evaluation:
             "loss": self.loss,
             "balanced_accuracy": self.balanced_accuracy,
             "images": self.images,
+            "views": self.views,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "calibration_error": self.calibration_error,
+            "reliability": None if self.reliability is None else vars(self.reliability),
+            "members": [
+                {"name": name, "top1": one.top1, "top5": one.top5, "loss": one.loss}
+                for name, one in self.members
+            ],
+            "gain": self.gain,
             "skipped": len(self.skipped),
             "bad_images": [{"name": bad.name, "reason": bad.reason} for bad in self.skipped],
             "per_class": self.per_class,

@@ -43,6 +43,7 @@ class Classifier:
         classes: names of the outputs in order.
         spec: how pictures become its input.
         config: the content of the run's ``config.json``.
+        temperature: that logits are divided by, so that probabilities mean what they say.
         descriptions: what classes are called by people, where their names are codes.
     """
 
@@ -56,6 +57,7 @@ class Classifier:
         self.classes = loaded.classes or tuple(f"class {number}" for number in range(outputs))
         self.spec: InputSpec = loaded.spec
         self.config: dict[str, Any] = loaded.config
+        self.temperature = float(loaded.config.get("temperature", 1.0))
         self.descriptions: dict[str, str] = dict(loaded.config.get("class_descriptions") or {})
 
     @classmethod
@@ -125,7 +127,9 @@ class Classifier:
         inputs = self.runtime.place(self.spec.normalize(pixels.to(self.runtime.device)))
         with self.runtime.active(), self.runtime.autocast():
             logits = self.network(inputs)
-        best = logits.float().softmax(1).topk(min(top, len(self.classes)), dim=1)
+        best = (
+            (logits.float() / self.temperature).softmax(1).topk(min(top, len(self.classes)), dim=1)
+        )
         return [
             [
                 self._prediction(self.classes[index], float(probability))

@@ -18,8 +18,8 @@ from alexnet.data.loader import Pixels, fits_in_memory, load_pixels
 from alexnet.data.pillow import DecodeError
 from alexnet.data.sources import Pictures, Splits, data_folder, open_data, write_bad_images
 from alexnet.errors import UsageError
-from alexnet.evaluation.evaluate import score
 from alexnet.evaluation.metrics import Evaluation
+from alexnet.evaluation.score import score
 from alexnet.models.contract import Network
 from alexnet.models.pretrained import run_config, save_run
 from alexnet.models.registry import create_model, input_spec, model_entry
