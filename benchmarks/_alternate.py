@@ -48,12 +48,13 @@ class Side:
         return {k: v for k, v in os.environ.items() if k not in THREADS}
 
 
-def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
+def alternate(sides: Mapping[str, Side], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
     """What every arm of every side measured, ``rounds`` times, one arm after another.
 
     Args:
         sides: what to start, by name.
-        rounds: how often all arms are measured; what came of a first round is thrown away.
+        rounds: how often all arms are measured.
+        warmup: rounds before those, whose numbers are thrown away.
     """
     measured: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
@@ -75,14 +76,14 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
                 raise SystemExit(f"{name}: {' '.join(side.command)} ended without a word")
             for arm in json.loads(said):
                 asked[arm] = child.stdin, child.stdout
-        for number in range(rounds + 1):
+        for number in range(warmup + rounds):
             for arm, (question, answer) in asked.items():
                 print(arm, file=question, flush=True)
                 said = answer.readline()
                 if not said:
                     raise SystemExit(f"{arm}: the process that measures it ended, see above")
                 value = float(said)
-                if number:
+                if number >= warmup:
                     measured.setdefault(arm, []).append(value)
                 print(f"  {arm}: {value:.4g}", file=sys.stderr, flush=True)
     return measured

@@ -3,7 +3,7 @@
 Claims: the time of an epoch from files is linear in the number of pictures (seconds a picture
 within 5% of the largest's, from 1 to 16 times as many), and memory is flat (within 5%). AlexNet at
 67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew; all five sizes are measured
-in turn, and a ratio is the median of those of 5 rounds. The other curves are of the
+in turn, and a ratio is the median of those of 3 rounds. The other curves are of the
 training step of the full network, each point a process of its own; memory is its highest resident
 size.
 
@@ -31,7 +31,7 @@ import alexnet
 from alexnet import runtime
 from alexnet.training.measure import measure_step
 
-FIRST, TIMES, ROUNDS = 1024, (1, 2, 4, 8, 16), 5
+FIRST, TIMES, ROUNDS = 1024, (1, 2, 4, 8, 16), 3
 BATCHES = tuple(2**power for power in range(10))
 SIZES = (67, 99, 131, 163, 195, 227)
 WITHIN = 0.05

@@ -32,7 +32,7 @@ from _alternate import Side, alternate, best, ratio, serve, spread
 import alexnet
 from alexnet import runtime
 
-BATCH, BATCHES, ROUNDS = step.BATCH, 12, 5
+BATCH, BATCHES, ROUNDS = step.BATCH, 8, 5
 RIVALS_BATCHES = 4  # of the same pictures: more would take hours
 SIDES = ("alexnet", "torchvision", "torchvision, memory kept")
 LEAST = {"alexnet over bare steps": 0.95, "owt over torchvision": 1.8, "owt over its best": 1.0}

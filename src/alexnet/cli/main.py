@@ -18,7 +18,9 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from alexnet import __version__
+from alexnet.cli.ablate import ablate
 from alexnet.cli.calibrate import calibrate
+from alexnet.cli.compare import compare
 from alexnet.cli.demo import demo
 from alexnet.cli.doctor import doctor
 from alexnet.cli.evaluate import evaluate
@@ -51,7 +53,7 @@ Exit codes: 0 done, 1 done with some inputs refused, 2 wrong use, 3 failed, 130 
 """
 
 _GROUPS = (
-    (Group("Start here", sort_key=1), (demo, doctor)),
+    (Group("Start here", sort_key=1), (demo, doctor, compare, ablate)),
     (
         Group("Your own pictures", sort_key=2),
         (finetune, train, evaluate, calibrate, predict, prepare),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,18 +48,7 @@ def curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 10,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.edgecolor": LINE,
-        "grid.color": LINE,
-    }
-    with rc_context(settings):
+    with rc_context(_settings(name)):
         figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="none")
         axes = figure.add_subplot(facecolor="none")
         for number, (label, values) in enumerate(lines.items()):
@@ -84,6 +74,106 @@ def curves(
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     return _inline(drawn.getvalue(), name, _describe(title, lines, unit))
+
+
+def scatter(
+    name: str, title: str, points: Mapping[str, tuple[float, float]], *, across: str, unit: str = ""
+) -> Markup:
+    """Draw a point a name, the horizontal axis logarithmic, as inline SVG.
+
+    Args:
+        name: of the chart; makes its ids unique on the page.
+        title: written above: what the vertical axis is.
+        points: name to the horizontal (above 0) and the vertical value.
+        across: what the horizontal axis is.
+        unit: written after vertical values.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_settings(name)):
+        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+        axes.set_xscale("log")
+        places = [place for place, _ in points.values()]
+        middle = math.sqrt(min(places) * max(places))
+        for number, (label, (x_value, y_value)) in enumerate(points.items()):
+            color = SERIES[number % len(SERIES)]
+            axes.plot([x_value], [y_value], "o", color=color, markersize=7)
+            left = x_value > middle  # written toward the middle, where there is room
+            axes.annotate(
+                _legend(label), (x_value, y_value), (-8 if left else 8, 0), fontsize=8,
+                textcoords="offset points", va="center", ha="right" if left else "left",
+            )  # fmt: skip
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(across)
+        axes.margins(0.12, 0.15)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{unit}")
+        axes.grid(linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    told = "; ".join(f"{label} {y:.3g}{unit} at {x:.3g}" for label, (x, y) in points.items())
+    return _inline(drawn.getvalue(), name, f"{title} against {across}: {told}")
+
+
+def intervals(
+    name: str,
+    title: str,
+    rows: Mapping[str, tuple[float, float, float]],
+    *,
+    across: str,
+    zero: bool = False,
+) -> Markup:
+    """Draw a value with its interval a name, one below the other, as inline SVG.
+
+    Args:
+        name: of the chart; makes its ids unique on the page.
+        title: written above.
+        rows: name to the value and the lower and upper end.
+        across: what the values are.
+        zero: draw a line at zero.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_settings(name)):
+        height = 1.1 + 0.3 * len(rows)
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+        if zero:
+            axes.axvline(0, color=INK, linewidth=0.8)
+        for number, (value, low, high) in enumerate(rows.values()):
+            axes.plot([low, high], [-number, -number], color=SERIES[0], linewidth=1.8)
+            axes.plot([value], [-number], "o", color=SERIES[0], markersize=5)
+        axes.set_yticks([-number for number in range(len(rows))], list(map(_legend, rows)))
+        axes.set_ylim(0.6 - len(rows), 0.6)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(across)
+        axes.grid(axis="x", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    told = "; ".join(
+        f"{label} {value:.2f} ({low:.2f} to {high:.2f})"
+        for label, (value, low, high) in rows.items()
+    )
+    return _inline(drawn.getvalue(), name, f"{title}, {across}: {told}")
+
+
+def _settings(name: str) -> dict[Any, Any]:
+    """Of matplotlib, for a chart of that name."""
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.edgecolor": LINE,
+        "grid.color": LINE,
+    }
 
 
 def _legend(label: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from alexnet.tasks.charts import SMALL, confusion_bitmap, curves, data_uri
+from alexnet.tasks.charts import SMALL, confusion_bitmap, curves, data_uri, scatter
 from alexnet.tasks.page import (
     column,
     first_filters,
@@ -200,10 +200,17 @@ COMPARED: dict[str, str] = {
     "input": "input",
     "parameters": "parameters",
     "macs": "MACs a picture",
+    "weight_bytes": "weights",
+    "activation_bytes": "kept of a picture in training",
     "initialized_from": "starts from",
+    "trained_on": "trained on",
+    "train_images": "training pictures",
+    "epochs": "epochs, at most",
     "train_seconds": "training time",
     "images_per_second": "pictures a second",
     "latency_ms": "one picture takes",
+    "accelerator": "computed by",
+    "test_images": "test pictures",
     "top1": "top-1",
     "top5": "top-5",
     "balanced_accuracy": "balanced accuracy",
@@ -214,15 +221,23 @@ COMPARED: dict[str, str] = {
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """A comparison with a column a network: label and cells, for the fields that any row has."""
     return [
-        (label, [_cell(field, row.get(field)) for row in rows])
+        (label, [_cell_of(field, row) for row in rows])
         for field, label in COMPARED.items()
         if any(row.get(field) is not None for row in rows)
     ]
 
 
+def _cell_of(field: str, row: Mapping[str, Any]) -> str:
+    """A cell, with its interval where the row has one."""
+    cell, ends = _cell(field, row.get(field)), row.get(f"{field}_interval")
+    return f"{cell} ({100 * ends[0]:.2f} to {100 * ends[1]:.2f})" if ends else cell
+
+
 def _cell(field: str, value: Any) -> str:
     if value is None:
         return "–"
+    if field.endswith("_bytes"):
+        return f"{value / 1e6:,.1f} MB" if value >= 1e5 else f"{value / 1e3:,.1f} kB"
     if field in ("top1", "top5", "balanced_accuracy"):
         return f"{100 * value:.2f}%"
     if field == "train_seconds":
@@ -263,6 +278,7 @@ def write_comparison(
         "notes": list(notes),
         "names": names,
         "table": comparison_table(rows),
+        "costs": _costs(rows),
         "charts": _compared_curves(histories),
         "sheets": [
             (name, sheet)
@@ -271,6 +287,29 @@ def write_comparison(
         ],
     }
     write_page(path, "comparison.html.j2", content)
+
+
+COSTS = {
+    "macs": "multiplications a picture",
+    "parameters": "parameters",
+    "train_seconds": "seconds of training",
+    "latency_ms": "milliseconds a picture",
+}
+"""What accuracy is drawn against."""
+
+
+def _costs(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Top-1 against what it costs, where two networks at least have both."""
+    charts = []
+    for field, words in COSTS.items():
+        points = {
+            str(row["name"]): (float(row[field]), 100 * row["top1"])
+            for row in rows
+            if row.get(field) and row.get("top1") is not None
+        }
+        if len(points) > 1:
+            charts.append(scatter(f"cost-{field}", "Top-1", points, across=words, unit="%"))
+    return charts
 
 
 def _compared_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Any]:

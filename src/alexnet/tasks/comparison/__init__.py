@@ -1,0 +1,5 @@
+"""Networks side by side: the lecture's table, measured."""
+
+from alexnet.tasks.comparison.compare import compare
+
+__all__ = ["compare"]

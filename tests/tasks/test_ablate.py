@@ -1,0 +1,116 @@
+"""Ablations: pairs, verdicts, and nothing trained twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet.errors import UsageError
+from alexnet.tasks.ablation import ablate
+from alexnet.tasks.ablation.ablate import _first, interval, race, verdict
+from alexnet.tasks.ablation.arms import BASE, innovations, stairs
+from alexnet.tasks.ablation.runs import Trained
+
+Draw = Callable[..., Path]
+
+
+def trained(*errors: float) -> Trained:
+    return Trained(0.5, 100, errors, 1.0)
+
+
+def test_verdicts() -> None:
+    assert verdict("x", [0.02, 0.03, 0.025]).startswith("x: helps (+2.50 points of top-1, 95% ")
+    assert verdict("x", [-0.02, -0.03, -0.025]).startswith("x: hurts")
+    assert verdict("x", [-0.02, 0.03, 0.0]).startswith("x: not shown by these data")
+    assert verdict("x", [0.0, 0.0]) == "x: makes no difference here (n = 2)"
+
+
+def test_the_interval_holds_the_mean_95_times_of_100() -> None:
+    random = np.random.default_rng(0)
+    held = [
+        low <= 1 <= high
+        for low, high in (interval(random.normal(1, 3, 5).tolist()) for _ in range(2000))
+    ]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_race_counts_epochs_to_the_error_that_tanh_ends_with() -> None:
+    tanh = [trained(0.5, 0.4, 0.3, 0.2), trained(0.5, 0.4, 0.3, 0.1)]
+    relu = [trained(0.3, 0.2, 0.1, 0.05), trained(0.3, 0.1, 0.1, 0.0)]
+    found = race({"relu": relu, "tanh": tanh}, {"relu": 0.01, "tanh": 0.01})
+    assert found["reached"] == [2, 2]
+    assert found["holds"]
+    slow = race({"relu": tanh, "tanh": relu}, {"relu": 0.01, "tanh": 0.01})
+    assert slow["reached"] == [None, None]
+    assert not slow["holds"]
+    assert "in 0 of 2 pairs" in slow["sentence"]
+    assert _first([0.3, 0.2, 0.2], 0.2) == 2
+
+
+def test_the_stairs_end_at_the_base_and_change_one_thing_a_step() -> None:
+    steps = stairs()
+    last = steps[-1].changes
+    assert all(BASE[name] == value for name, value in last.items())
+    for before, after in itertools.pairwise(steps[:-1]):
+        assert sum(before.changes[name] != value for name, value in after.changes.items()) == 1
+    names = [idea.name for idea in innovations(mirrored=False, towers=False)]
+    assert "mirror images" not in names
+    assert "two towers" not in names
+    for idea in innovations(mirrored=True, towers=True):
+        assert any(BASE.get(name) != value for name, value in idea.without.changes.items())
+
+
+@pytest.fixture(scope="module")
+def data(draw_shapes: Draw, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_shapes(tmp_path_factory.mktemp("ablate") / "shapes", per_class=12)
+
+
+def command(data: Path, out: Path) -> list[str]:
+    line = [sys.executable, "-m", "alexnet", "ablate", "--data", str(data), "-o", str(out)]
+    return [*line, "--seeds", "2", "--set", "training.epochs=1", "--set", "data.image_size=16"]
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_trains_nothing_twice(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(data, out), start_new_session=True)
+    until = time.monotonic() + 200
+    while len(list((out / "runs").glob("*.json"))) < 5:
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*.json")}
+    assert subprocess.run(command(data, out), check=False).returncode == 0
+    after = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*.json")}
+    assert len(after) > len(before)
+    assert {p: after[p] for p in before} == before
+    result = json.loads((out / "ablation.json").read_text())
+    assert all(row["n"] == 2 and row["sentence"] for row in result["innovations"])
+    assert not [p for p in (out / "runs").iterdir() if p.is_dir()]
+    for name in ("ablation.md", "report.html"):
+        assert "local response normalization" in (out / name).read_text()
+    began = time.monotonic()
+    assert subprocess.run(command(data, out), check=False).returncode == 0
+    assert time.monotonic() - began < 30
+
+
+def test_what_it_refuses(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 2, for an interval"):
+        ablate(data, tmp_path / "a", seeds=1)
+    with pytest.raises(UsageError, match="lenet5 has no choices to ablate"):
+        ablate(data, tmp_path / "a", model="lenet5")
+    (tmp_path / "note").touch()
+    with pytest.raises(UsageError, match="holds other files"):
+        ablate(data, tmp_path, settings={"training.epochs": 1})

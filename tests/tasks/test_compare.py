@@ -1,0 +1,119 @@
+"""Networks side by side: trained, measured, written down, and not twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alexnet.errors import UsageError
+from alexnet.models import create_model
+from alexnet.tasks.comparison import compare
+from alexnet.tasks.comparison.facts import layers
+
+Draw = Callable[..., Path]
+MODELS = ["lenet5_dense", "alexnet", "torchvision:squeezenet1_1", "hog-svm"]
+ONCE = {"training.epochs": 1, "data.test_fraction": 0.25}
+FILLED = (
+    "year", "authors", "layers", "activation", "pooling", "regularization", "normalization",
+    "input", "parameters", "macs", "weight_bytes", "activation_bytes", "train_seconds",
+    "images_per_second", "latency_ms", "top1", "top1_interval", "top5", "top5_interval",
+    "initialized_from", "accelerator", "train_images", "test_images",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compared(draw_shapes: Draw, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    data = draw_shapes(folder / "shapes", per_class=16)
+    compare(MODELS, data, folder / "out", image_size=67, settings=ONCE)
+    return folder
+
+
+def test_every_cell_is_filled(compared: Path) -> None:
+    result = json.loads((compared / "out" / "compare.json").read_text())
+    assert [row["name"] for row in result["models"]] == MODELS
+    for row in result["models"]:
+        for field in FILLED:
+            assert row.get(field) not in (None, "", []), (row["name"], field)
+        assert row["test_images"] == result["images"]["test"]
+        assert row["train_images"] == result["images"]["train"]
+        low, high = row["top1_interval"]
+        assert low <= row["top1"] <= high
+    lenet, alexnet, squeezenet, _ = result["models"]
+    assert (lenet["layers"], alexnet["layers"], squeezenet["layers"]) == (7, 8, 18)
+    assert lenet["input"] == [1, 32, 32]
+    assert alexnet["input"] == squeezenet["input"] == [3, 67, 67]
+    assert lenet["initialized_from"] == "random weights"
+
+
+def test_all_that_is_written_says_the_same(compared: Path) -> None:
+    out = compared / "out"
+    rows = json.loads((out / "compare.json").read_text())["models"]
+    with (out / "compare.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [float(row["top1"]) for row in written] == [row["top1"] for row in rows]
+    table = (out / "compare.md").read_text().splitlines()
+    assert table[0] == "|  | " + " | ".join(MODELS) + " |"
+    assert len({line.count("|") for line in table}) == 1
+    page = (out / "report.html").read_text()
+    for expected in ("What accuracy costs", "squeezenet1_1", "hog-svm", "<svg"):
+        assert expected in page
+
+
+def test_started_again_it_trains_nothing(compared: Path) -> None:
+    out = compared / "out"
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
+    assert before
+    rows = json.loads((out / "compare.json").read_text())["models"]
+    again = compare(MODELS, compared / "shapes", out, image_size=67, settings=ONCE)
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
+    for old, new in zip(rows, again["models"], strict=True):
+        assert old["train_seconds"] == new["train_seconds"]
+        assert old["top1"] == new["top1"]
+
+
+def test_a_run_folder_is_taken_as_it_is(compared: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(compared / "out" / "lenet5_dense", tmp_path / "mine")
+    result = compare([str(run)], compared / "shapes", tmp_path / "out", settings=ONCE)
+    (row,) = result["models"]
+    assert row["name"] == str(run)
+    assert row["train_seconds"] is not None
+    assert not (tmp_path / "out" / "mine").exists()
+
+
+def test_what_it_refuses(compared: Path, tmp_path: Path) -> None:
+    data, out = compared / "shapes", compared / "out"
+    with pytest.raises(UsageError, match="asked for otherwise"):
+        compare(MODELS, data, out, image_size=80, settings=ONCE)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match="holds other files"):
+        compare(["lenet5"], data, tmp_path)
+    for models, said in (
+        ([], "nothing to compare"),
+        (["lenet5", "lenet5"], "named twice"),
+        (["lenet6"], "unknown model 'lenet6'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            compare(models, data, tmp_path / "other")
+    with pytest.raises(UsageError, match="minutes is 0"):
+        compare(["lenet5"], data, tmp_path / "other", minutes=0)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("torchvision:vgg11", 11), ("torchvision:resnet18", 18), ("torchvision:googlenet", 22),
+        ("timm:resnet50", 50), ("lenet5", 7), ("alexnet", 8),
+    ],
+)  # fmt: skip
+def test_layers_are_counted_as_the_papers_count_them(name: str, count: int) -> None:
+    from alexnet.models.registry import model_entry
+
+    network = create_model("lenet5" if ":" in name else name)
+    assert layers(name, network, model_entry(name).layers) == count
