@@ -18,7 +18,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
 
-ORDER, VARY, SPLIT, FOLDS, CLASSES, DROPOUT, OPERATIONS, MIX = range(1, 9)
+ORDER, VARY, SPLIT, FOLDS, CLASSES, DROPOUT, OPERATIONS, MIX, CORRUPT = range(1, 10)
 """One stream a purpose, so that no two share a number: the first part of a stream's key."""
 
 

@@ -17,6 +17,7 @@ def evaluate(
     split: Literal["auto", "train", "val", "test"] = "auto",
     views: Literal["center", "ten-crop", "multi-scale"] = "center",
     batch_size: int = 256,
+    corruptions: bool = False,
     report: Path | None = None,
     common: Common = Common(),
 ) -> int:
@@ -39,6 +40,7 @@ def evaluate(
         views: What of a picture is looked at: its center; the paper's ten crops (corners and
             center, mirrored too), whose probabilities are averaged; or ten at each of three scales.
         batch_size: Views at a time.
+        corruptions: Also score the pictures with nine common corruptions of five severities.
         report: Also write this HTML page, with the confusion matrix and the worst
             mistakes as pictures.
     """
@@ -51,7 +53,9 @@ def evaluate(
     if not names or told is None:
         raise UsageError("give a run and the data: alexnet evaluate RUN DATA")
     loaded = {name: alexnet.Classifier.load(name) for name in names}
-    evaluation = alexnet.evaluate(loaded, told, split=split, views=views, batch_size=batch_size)
+    evaluation = alexnet.evaluate(
+        loaded, told, split=split, views=views, batch_size=batch_size, corruptions=corruptions
+    )
     if report:
         from alexnet.tasks.report import write_report
 
@@ -106,6 +110,14 @@ def evaluate(
             for row in evaluation.per_class
         ),
     )
+    if evaluation.robustness:
+        say()
+        rows = [
+            (kind, *map(percent, values)) for kind, values in evaluation.robustness["top1"].items()
+        ]
+        severities = [f"severity {n}" for n in range(1, 6)]
+        table(["corruption", *severities], rows, title="Top-1 under common corruptions")
+        say(f"mean of all  {percent(evaluation.robustness['mean'])}")
     for bad in evaluation.skipped:
         say(f"skipped {bad.name}: {bad.reason}")
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from alexnet.data.loader import Pixels
 from alexnet.data.sources import Pictures, Splits, data_folder, open_data
 from alexnet.errors import UsageError
+from alexnet.evaluation.corruptions import SEVERITIES, STRENGTHS, CorruptedPixels, robustness
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.evaluation.score import Member, score_together
 from alexnet.evaluation.views import Views, check_views, load_squares
@@ -54,6 +56,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     mistakes: int = 24,
+    corruptions: bool = False,
 ) -> Evaluation:
     """Score a run, a classifier or weights by name on a data set or a folder of class folders.
 
@@ -71,6 +74,8 @@ def evaluate(
         device: ``"auto"`` or a torch device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         mistakes: how many of the most confident mistakes to keep.
+        corruptions: score the pictures with common corruptions too (see
+            :mod:`alexnet.evaluation.corruptions`): nine kinds, five severities each.
 
     Raises:
         UsageError: the data have a class that the network does not know, or no such part; networks
@@ -90,7 +95,25 @@ def evaluate(
         found = score_together(
             members, classes, batch_size=batch_size, mistakes=mistakes, skipped=splits.refused
         )
+        if corruptions:
+            found = replace(found, robustness=_robustness(members, classes, batch_size))
     return found.with_intervals()
+
+
+def _robustness(
+    members: Sequence[Member], classes: tuple[str, ...], batch_size: int
+) -> dict[str, Any]:
+    """Top-1 for every kind and severity of corruption."""
+    found: dict[str, list[float]] = {}
+    for kind in STRENGTHS:
+        for severity in SEVERITIES:
+            whole = {id(m.pixels): m.pixels for m in members}
+            worse = {k: CorruptedPixels(pixels, kind, severity) for k, pixels in whole.items()}
+            seen = [replace(m, pixels=worse[id(m.pixels)]) for m in members]
+            one = score_together(seen, classes, batch_size=batch_size)
+            found.setdefault(kind, []).append(one.top1)
+        log.info("%s: %s", kind, " ".join(f"{100 * top1:.1f}%" for top1 in found[kind]))
+    return robustness(found)
 
 
 def _all_loaded(model: Any) -> list[tuple[str, Scorable]]:

@@ -122,6 +122,7 @@ class Evaluation:
         reliability: how often answers of some confidence are right.
         views: of each picture, whose probabilities were averaged.
         members: name and score of each network alone, where there were several.
+        robustness: top-1 under common corruptions, and means; None where that was not asked for.
         answers: what became of each picture.
     """
 
@@ -138,6 +139,7 @@ class Evaluation:
     reliability: Reliability | None = None
     views: str = "center"
     members: tuple[tuple[str, Evaluation], ...] = ()
+    robustness: Mapping[str, Any] | None = None
     answers: Answers | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -227,6 +229,7 @@ class Evaluation:
                 for name, one in self.members
             ],
             "gain": self.gain,
+            "robustness": None if self.robustness is None else dict(self.robustness),
             "skipped": len(self.skipped),
             "bad_images": [{"name": bad.name, "reason": bad.reason} for bad in self.skipped],
             "per_class": self.per_class,
