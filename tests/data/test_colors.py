@@ -11,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet.data import colors
 from alexnet.data.colors import ColorStatistics, color_noise, measure_colors
 from alexnet.data.loader import MemoryPixels
+from alexnet.layers.native import Native, native
 
 
 def stored(images: torch.Tensor) -> MemoryPixels:
@@ -58,6 +60,16 @@ def test_sums_are_exact():
     assert ours.mean == (float((255 - share) / 255),)
     assert ours.eigenvalues == (float(share * (1 - share) / 255**2),)
     assert ours.eigenvectors == ((1.0,),)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sums_are_the_same_without_the_library(channels, monkeypatch):
+    images = pictures(5, channels, 200)  # more pixels than are summed at once
+    images[0] = 255
+    ours = measure_colors(stored(images))
+    assert native().library is not None, native().why
+    monkeypatch.setattr(colors, "native", lambda: Native(None, "not here"))
+    assert measure_colors(stored(images)) == ours
 
 
 def test_no_spread_at_all():

@@ -6,6 +6,7 @@ same multiple of each principal component of the training pixels.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from alexnet.data.loader import Pixels
+from alexnet.layers.native import in_reach, native
 from alexnet.progress import track
 
 ColorUnit = Literal["variance", "deviation"]
@@ -95,11 +97,24 @@ def measure_colors(pixels: Pixels, limit: int = 10_000) -> ColorStatistics:
     sums = torch.zeros(pixels.channels, dtype=torch.int64)
     products = torch.zeros(pixels.channels, pixels.channels, dtype=torch.int64)
     for images, _, _ in track(pixels.batches(plan), "measuring colors", len(plan)):
-        # Whole numbers below 2^53: float64 adds and multiplies them exactly, in any order.
-        values = images.transpose(0, 1).flatten(1).to(torch.float64)
-        sums += values.sum(1).long()
-        products += (values @ values.T).long()
+        _add_sums(images, sums, products)
     return _statistics(sums.tolist(), products.tolist(), count * pixels.side**2, count)
+
+
+def _add_sums(images: Tensor, sums: Tensor, products: Tensor) -> None:
+    """Add a batch's sums over pixels, ``[C]``, and of products of colors, ``[C, C]``: int64."""
+    library = native().library
+    if library is not None and in_reach(images):
+        images = images.contiguous()
+        count, channels = images.shape[:2]
+        sizes = [ctypes.c_int64(n) for n in (count, channels, images[0, 0].numel())]
+        places = [ctypes.c_void_p(t.data_ptr()) for t in (images, sums, products)]
+        library.color_sums(places[0], *sizes, *places[1:])
+        return
+    # Whole numbers below 2^53: float64 adds and multiplies them exactly, in any order.
+    values = images.transpose(0, 1).flatten(1).to(torch.float64)
+    sums += values.sum(1).long()
+    products += (values @ values.T).long()
 
 
 def _statistics(

@@ -66,3 +66,22 @@ static inline bf16 to_bf16(float f) { /* to the nearest, halves to even; all are
 
 KERNELS(float, float, to_float)
 KERNELS(bf16, bf16, to_bf16)
+
+/* For each color and each pair of colors the sum of values and of products over all pixels of a
+ * batch [count, channels, plane]: exact. `products` is [channels, channels]. */
+void color_sums(const uint8_t *pixels, int64_t count, int64_t channels, int64_t plane,
+                int64_t *sums, int64_t *products) {
+  enum { MOST = 1 << 15 }; /* pixels whose products 32 bits can hold */
+  for (int64_t n = 0; n < count; n++, pixels += channels * plane)
+    for (int64_t i = 0; i < channels; i++)
+      for (int64_t j = i; j < channels; j++)
+        for (int64_t first = 0; first < plane; first += MOST) {
+          const int64_t size = plane - first < MOST ? plane - first : MOST;
+          const uint8_t *a = pixels + i * plane + first, *b = pixels + j * plane + first;
+          uint32_t product = 0, sum = 0;
+          for (int64_t p = 0; p < size; p++) product += (uint32_t)a[p] * b[p], sum += a[p];
+          products[i * channels + j] += product;
+          if (i != j) products[j * channels + i] += product;
+          else sums[i] += sum;
+        }
+}

@@ -76,7 +76,7 @@ def layers(name: str, network: nn.Module, published: int | None) -> int:
     found = re.match(r"(?:vgg|resnet|resnext|wide_resnet|densenet)(\d+)", short)
     if found:
         return int(found[1])
-    return _DEPTHS.get(short, weighted)
+    return next((depth for name, depth in _DEPTHS.items() if short.startswith(name)), weighted)
 
 
 def activations(network: nn.Module) -> str:
