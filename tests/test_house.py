@@ -77,14 +77,19 @@ def test_dependencies_that_are_imported_are_declared() -> None:
     found = set()
     for path in (ROOT / "src").rglob("*.py"):
         found |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE))
-    names = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
+    names = {
+        "PIL": "pillow",
+        "huggingface_hub": "huggingface-hub",
+        "sklearn": "scikit-learn",
+        "skimage": "scikit-image",
+    }
     third = {
         names.get(name, name)
         for name in found - set(sys.stdlib_module_names) - {"alexnet", "__future__"}
         if importlib.util.find_spec(name)
     }
     # markupsafe is what jinja2's own strings are made of; the others are extras.
-    extras = {"timm", "datasets", "pyarrow", "scipy"}
+    extras = {"timm", "datasets", "pyarrow", "scipy", "scikit-image", "scikit-learn"}
     assert third - {"markupsafe"} - extras == declared - {"tensorboard"}
 
 

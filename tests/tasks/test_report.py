@@ -202,7 +202,8 @@ def test_the_comparison_page(tmp_path: Path) -> None:
         assert expected in text
     assert text.count("Training loss by epoch: lenet5 from") == 1  # each by its own criterion
     assert text.count("Training loss by epoch: alexnet_owt from") == 1
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 5
+    assert 'aria-label="Top-1 against parameters: lenet5 98% at 6e+04; alexnet_owt' in text
     assert text.count("<figure") == 2
 
 

@@ -30,6 +30,14 @@ class Reliability:
     confidence: tuple[float | None, ...]
     accuracy: tuple[float | None, ...]
 
+    def to_dict(self) -> dict[str, list[float | None] | list[int]]:
+        """Plain JSON types."""
+        return {
+            "count": list(self.count),
+            "confidence": list(self.confidence),
+            "accuracy": list(self.accuracy),
+        }
+
     @property
     def error(self) -> float:
         """Expected calibration error: mean distance of confidence and accuracy, over pictures."""

@@ -1,10 +1,10 @@
 """Common corruptions: how much worse a network sees when pictures get worse.
 
 Kinds and strengths are those of Hendrycks, Dietterich: Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations (ICLR 2019), as far as torchvision's operations make them:
-noise, blur, brightness, contrast, pixelation and JPEG. The strengths are ImageNet-C's, and
-CIFAR-10-C's for pictures of at most 64 pixels. Here they are applied to the square that a network
-sees, and a picture's noise depends on its index alone.
+Common Corruptions and Perturbations (ICLR 2019), as far as a few operations make them: noise,
+blur (by torchvision), brightness, contrast, pixelation and JPEG (by simplejpeg). The strengths are
+ImageNet-C's, and CIFAR-10-C's for pictures of at most 64 pixels. Here they are applied to the square
+that a network sees, and a picture's noise depends on its index alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -112,11 +114,11 @@ def _pixelate(image: Tensor, strength: float, random: torch.Generator) -> Tensor
 
 
 def _jpeg(image: Tensor, strength: float, random: torch.Generator) -> Tensor:
-    from torchvision.transforms.v2 import functional as T
-
-    if len(image) == 1:  # the encoder takes three
-        return T.jpeg(image.expand(3, -1, -1), int(strength))[:1]
-    return T.jpeg(image, int(strength))
+    kind = "GRAY" if len(image) == 1 else "RGB"
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    subsampling = "Gray" if len(image) == 1 else "420"  # as Pillow's
+    encoded = simplejpeg.encode_jpeg(pixels, int(strength), kind, subsampling)
+    return torch.from_numpy(simplejpeg.decode_jpeg(encoded, kind)).permute(2, 0, 1)
 
 
 _KINDS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {

@@ -223,7 +223,7 @@ class Evaluation:
             "views": self.views,
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
             "calibration_error": self.calibration_error,
-            "reliability": None if self.reliability is None else vars(self.reliability),
+            "reliability": self.reliability and self.reliability.to_dict(),
             "members": [
                 {"name": name, "top1": one.top1, "top5": one.top5, "loss": one.loss}
                 for name, one in self.members
