@@ -3,7 +3,7 @@
 Kinds and strengths are those of Hendrycks, Dietterich: Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations (ICLR 2019), as far as a few operations make them: noise,
 blur (by torchvision), brightness, contrast, pixelation and JPEG (by simplejpeg). The strengths are
-ImageNet-C's, and CIFAR-10-C's for pictures of at most 64 pixels. Here they are applied to the square
+ImageNet-C's, and CIFAR-10-C's for pictures of at most 64 pixels. They are applied to the square
 that a network sees, and a picture's noise depends on its index alone.
 """
 
