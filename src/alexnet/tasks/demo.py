@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alexnet import files
-from alexnet.data.loader import load_pixels
 from alexnet.data.sources import open_data
 from alexnet.errors import UsageError
 from alexnet.models.registry import model_entry
 from alexnet.models.summary import count_macs, count_parameters
 from alexnet.progress import log
+from alexnet.tasks.comparison.facts import speed
 from alexnet.tasks.finetune import finetune
 from alexnet.tasks.predict import Classifier
 from alexnet.tasks.report import comparison_table, write_comparison
@@ -153,6 +150,8 @@ def _row(name: str, run: Run, classifier: Classifier) -> dict[str, Any]:
     trainable, fixed = count_parameters(classifier.network)
     size, channels = classifier.spec.size, classifier.spec.channels
     started = run.config["initialized_from"]
+    test = open_data(DATA, fold=run.config["settings"]["data"]["fold"]).test
+    assert test is not None
     return {
         "name": name,
         "year": entry.year,
@@ -168,7 +167,7 @@ def _row(name: str, run: Run, classifier: Classifier) -> dict[str, Any]:
         "macs": count_macs(classifier.network, classifier.spec),
         "initialized_from": started or "random weights",
         "train_seconds": run.metrics["train_seconds"],
-        **_speed(classifier, run.config["settings"]["data"]["fold"]),
+        **speed(classifier, test),
         "top1": run.metrics["test_top1"],
         "test_images": run.metrics["test_images"],
     }
@@ -180,25 +179,3 @@ def _regularization(settings: Mapping[str, Any]) -> str:
     decayed = settings["training"]["weight_decay"] > 0
     names = ["augmentation"] * varied + ["weight decay"] * decayed
     return ", ".join(names) or "none"
-
-
-def _speed(classifier: Classifier, fold: int) -> dict[str, float]:
-    """Pictures a second over the test part, and milliseconds of a single one (median of 21)."""
-    pictures = open_data(DATA, fold=fold).test
-    assert pictures is not None
-    pixels = load_pixels(pictures, classifier.spec, train=False)
-    batch = next(iter(pixels.batches([torch.arange(min(256, len(pixels)))])))[0]
-    singles = [_seconds(classifier, batch[:1]) for _ in range(21)]
-    whole = [_seconds(classifier, batch) for _ in range(3)]
-    return {
-        "images_per_second": round(len(batch) / sorted(whole)[1], 1),
-        "latency_ms": round(1000 * sorted(singles)[10], 3),
-    }
-
-
-def _seconds(classifier: Classifier, pixels: torch.Tensor) -> float:
-    began = time.perf_counter()
-    runtime = classifier.runtime
-    with torch.inference_mode(), runtime.active(), runtime.autocast():
-        classifier.network(runtime.place(classifier.spec.normalize(pixels)))
-    return time.perf_counter() - began
