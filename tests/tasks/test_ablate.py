@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -15,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet.data.threads import available_processors
 from alexnet.errors import UsageError
 from alexnet.tasks.ablation import ablate
-from alexnet.tasks.ablation.ablate import _first, interval, race, verdict
+from alexnet.tasks.ablation.ablate import _first, interval, race, together, verdict
 from alexnet.tasks.ablation.arms import BASE, innovations, stairs
 from alexnet.tasks.ablation.runs import Trained
 
@@ -55,6 +57,16 @@ def test_the_race_counts_epochs_to_the_error_that_tanh_ends_with() -> None:
     assert not slow["holds"]
     assert "in 0 of 2 pairs" in slow["sentence"]
     assert _first([0.3, 0.2, 0.2], 0.2) == 2
+
+
+def test_processes_are_compared_in_accuracy_and_in_time() -> None:
+    alone = [dataclasses.replace(trained(0.1), top1=0.90, seconds=s) for s in (10.0, 12.0)]
+    divided = [dataclasses.replace(trained(0.1), top1=0.91, seconds=s) for s in (5.0, 8.0)]
+    found = together(alone, divided)
+    assert found["difference"] == pytest.approx(0.01)
+    assert found["faster"] == pytest.approx(1.75)
+    assert found["sentence"].startswith("2 processes: helps (+1.00 points")
+    assert "; 1.75 times as fast as one (95% " in found["sentence"]
 
 
 def test_the_stairs_end_at_the_base_and_change_one_thing_a_step() -> None:
@@ -99,6 +111,9 @@ def test_killed_and_started_again_it_trains_nothing_twice(data: Path, tmp_path: 
     result = json.loads((out / "ablation.json").read_text())
     assert all(row["n"] == 2 and row["sentence"] for row in result["innovations"])
     assert not [p for p in (out / "runs").iterdir() if p.is_dir()]
+    if available_processors() > 1:
+        assert result["processes"]["n"] == 2
+        assert "times as fast as one" in (out / "report.html").read_text()
     for name in ("ablation.md", "report.html"):
         assert "local response normalization" in (out / name).read_text()
     began = time.monotonic()

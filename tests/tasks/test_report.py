@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -16,6 +17,7 @@ import torch
 from alexnet.data import BadImage
 from alexnet.errors import UsageError
 from alexnet.evaluation import Evaluation, Mistake, Tally
+from alexnet.evaluation.corruptions import robustness
 from alexnet.models import create_model
 from alexnet.tasks.charts import confusion_bitmap, filter_bitmap
 from alexnet.tasks.page import first_filters, setting_groups, stages_of
@@ -46,6 +48,16 @@ def make_evaluation(num_classes: int, side: int = 28, channels: int = 1) -> Eval
     )
     skipped = (BadImage("cat/broken.jpg", "truncated: it ends too early"),)
     return Evaluation.from_tally(tally, names, mistakes=mistakes, skipped=skipped)
+
+
+def with_everything(evaluation: Evaluation) -> Evaluation:
+    """As of an ensemble of two, with corruptions."""
+    worse = dataclasses.replace(evaluation, top1=0.0)
+    return dataclasses.replace(
+        evaluation,
+        members=((HOSTILE, evaluation), (LONG, worse)),
+        robustness=robustness({"fog": [0.9, 0.8, 0.7, 0.6, 0.5]}),
+    )
 
 
 def make_history(epochs: int) -> list[dict[str, Any]]:
@@ -142,6 +154,19 @@ def test_a_report_says_what_it_should(tmp_path: Path) -> None:
     assert text.count('class="hit"') == 10
     assert "data:image/png" in text
     assert 'aria-label="Loss by epoch: training from 2 to 0.333; validation' in text
+
+
+def test_a_report_says_how_sure_it_is_and_what_each_network_scores(tmp_path: Path) -> None:
+    evaluation = with_everything(make_evaluation(10))
+    text = make_report(tmp_path / "report.html", 10, evaluation=evaluation)
+    assert f"{100 * evaluation.top1:.1f}% right: " in text
+    assert "Confidence and accuracy: " in text
+    assert "+0.00 points of top-1 against the best of them, &lt;script" in text
+    assert "70.0% on average" in text
+    assert re.search(r'fog</th><td[^>]*style="--share:90.0%">90.0%</td>', text)
+    alone = make_report(tmp_path / "alone.html", 10, evaluation=make_evaluation(10))
+    assert "Each network alone" not in alone
+    assert "corruptions" not in alone
 
 
 def test_a_report_without_epochs_mistakes_or_a_convolution(tmp_path: Path) -> None:
@@ -334,7 +359,9 @@ def test_in_a_browser_nothing_overflows_is_fetched_or_complains(tmp_path: Path, 
         networks = {"lenet5": create_model("lenet5")}
         write_comparison(report, rows, histories, networks=networks)
     else:
-        evaluation = make_evaluation(24 if kind == "few" else 100, side=200, channels=3)
+        evaluation = with_everything(
+            make_evaluation(24 if kind == "few" else 100, side=200, channels=3)
+        )
         make_report(report, len(evaluation.classes), evaluation=evaluation)
     # "</" ends a script wherever it stands.
     quoted = json.dumps(report.read_text()).replace("</", "<\\/")

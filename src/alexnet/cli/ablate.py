@@ -66,4 +66,6 @@ def ablate(
     )
     say()
     say(result["race"]["sentence"])
+    if result["processes"]:
+        say(result["processes"]["sentence"])
     say(f"with curves: {out / 'report.html'}")

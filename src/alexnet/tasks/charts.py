@@ -6,12 +6,15 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Bitmap = npt.NDArray[np.uint8]
 
@@ -25,6 +28,30 @@ SMALL = 64
 """Pixels a side up to which a picture is shown with its pixels visible."""
 _WIDTH, _HEIGHT = 5.0, 3.1
 """Of a chart in inches of 72 units: text of 10 units is legible at a phone's width."""
+
+
+def _chart(
+    name: str,
+    title: str,
+    description: str,
+    draw: Callable[[Axes], None],
+    *,
+    height: float = _HEIGHT,
+) -> Markup:
+    """What ``draw`` puts on axes, as inline SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_settings(name)):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+        axes.set_title(title, fontsize=11)
+        axes.grid(linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return _inline(drawn.getvalue(), name, description)
 
 
 def curves(
@@ -44,13 +71,9 @@ def curves(
         unit: written after values, such as ``"%"``.
         stages: ``(first epoch, name)`` of the parts of a training that has several.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with rc_context(_settings(name)):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
+    def draw(axes: Axes) -> None:
         for number, (label, values) in enumerate(lines.items()):
             points = [(x, y) for x, y in enumerate(values, start=1) if y is not None]
             style = {"color": SERIES[number % len(SERIES)], "linewidth": 1.8}
@@ -64,16 +87,12 @@ def curves(
                 stage, (first - 0.5, 1), (3, -3), xycoords=("data", "axes fraction"),
                 textcoords="offset points", va="top", fontsize=8,
             )  # fmt: skip
-        axes.set_title(title, fontsize=11)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{unit}")
-        axes.grid(linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=9)
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return _inline(drawn.getvalue(), name, _describe(title, lines, unit))
+
+    return _chart(name, title, _describe(title, lines, unit), draw)
 
 
 def scatter(
@@ -88,12 +107,8 @@ def scatter(
         across: what the horizontal axis is.
         unit: written after vertical values.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
-    with rc_context(_settings(name)):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
+    def draw(axes: Axes) -> None:
         axes.set_xscale("log")
         places = [place for place, _ in points.values()]
         middle = math.sqrt(min(places) * max(places))
@@ -105,16 +120,12 @@ def scatter(
                 _legend(label), (x_value, y_value), (-8 if left else 8, 0), fontsize=8,
                 textcoords="offset points", va="center", ha="right" if left else "left",
             )  # fmt: skip
-        axes.set_title(title, fontsize=11)
         axes.set_xlabel(across)
         axes.margins(0.12, 0.15)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{unit}")
-        axes.grid(linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
+
     told = "; ".join(f"{label} {y:.3g}{unit} at {x:.3g}" for label, (x, y) in points.items())
-    return _inline(drawn.getvalue(), name, f"{title} against {across}: {told}")
+    return _chart(name, title, f"{title} against {across}: {told}", draw)
 
 
 def intervals(
@@ -134,13 +145,8 @@ def intervals(
         across: what the values are.
         zero: draw a line at zero.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
-    with rc_context(_settings(name)):
-        height = 1.1 + 0.3 * len(rows)
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="none")
-        axes = figure.add_subplot(facecolor="none")
+    def draw(axes: Axes) -> None:
         if zero:
             axes.axvline(0, color=INK, linewidth=0.8)
         for number, (value, low, high) in enumerate(rows.values()):
@@ -148,17 +154,56 @@ def intervals(
             axes.plot([value], [-number], "o", color=SERIES[0], markersize=5)
         axes.set_yticks([-number for number in range(len(rows))], list(map(_legend, rows)))
         axes.set_ylim(0.6 - len(rows), 0.6)
-        axes.set_title(title, fontsize=11)
         axes.set_xlabel(across)
-        axes.grid(axis="x", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        axes.grid(visible=False, axis="y")
+
     told = "; ".join(
         f"{label} {value:.2f} ({low:.2f} to {high:.2f})"
         for label, (value, low, high) in rows.items()
     )
-    return _inline(drawn.getvalue(), name, f"{title}, {across}: {told}")
+    height = 1.1 + 0.3 * len(rows)
+    return _chart(name, title, f"{title}, {across}: {told}", draw, height=height)
+
+
+def reliability_diagram(
+    name: str,
+    title: str,
+    count: Sequence[int],
+    confidence: Sequence[float | None],
+    accuracy: Sequence[float | None],
+) -> Markup:
+    """Draw how often answers of some confidence are right, as inline SVG.
+
+    A point a bin, its area by the share of the pictures; on the dashed line confidence is accuracy.
+
+    Args:
+        name: of the chart; makes its ids unique on the page.
+        title: written above.
+        count: pictures in each bin.
+        confidence: their mean probability, from 0 to 1; None where there are none.
+        accuracy: share of them that is right, from 0 to 1; None where there are none.
+    """
+    points = [
+        (100 * c, 100 * a, n)
+        for n, c, a in zip(count, confidence, accuracy, strict=True)
+        if c is not None and a is not None
+    ]
+    total = sum(count) or 1
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], "--", color=LINE, linewidth=1.2)
+        axes.plot([c for c, _, _ in points], [a for _, a, _ in points], color=SERIES[0])
+        for c, a, n in points:
+            axes.plot([c], [a], "o", color=SERIES[0], markersize=3 + 12 * math.sqrt(n / total))
+        axes.set_xlabel("confidence of the answers")
+        axes.set_ylabel("share that is right")
+        for axis in axes.xaxis, axes.yaxis:
+            axis.set_major_formatter(lambda value, _: f"{value:g}%")
+        axes.set_xlim(-2, 104)
+        axes.set_ylim(-2, 104)
+
+    told = "; ".join(f"{c:.0f}% sure, {a:.0f}% right ({n:,})" for c, a, n in points)
+    return _chart(name, title, f"{title}: {told}", draw)
 
 
 def _settings(name: str) -> dict[Any, Any]:

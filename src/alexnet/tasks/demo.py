@@ -11,10 +11,8 @@ from typing import Any
 from alexnet import files
 from alexnet.data.sources import open_data
 from alexnet.errors import UsageError
-from alexnet.models.registry import model_entry
-from alexnet.models.summary import count_macs, count_parameters
 from alexnet.progress import log
-from alexnet.tasks.comparison.facts import speed
+from alexnet.tasks.comparison.facts import describe
 from alexnet.tasks.finetune import finetune
 from alexnet.tasks.predict import Classifier
 from alexnet.tasks.report import comparison_table, write_comparison
@@ -146,36 +144,12 @@ def _history(run: Run) -> list[dict[str, Any]]:
 
 def _row(name: str, run: Run, classifier: Classifier) -> dict[str, Any]:
     """One network's facts and figures."""
-    entry = model_entry(name)
-    trainable, fixed = count_parameters(classifier.network)
-    size, channels = classifier.spec.size, classifier.spec.channels
-    started = run.config["initialized_from"]
     test = open_data(DATA, fold=run.config["settings"]["data"]["fold"]).test
     assert test is not None
     return {
         "name": name,
-        "year": entry.year,
-        "authors": entry.authors,
-        "layers": entry.layers if started is None else 6,
-        "activation": entry.activation,
-        "pooling": entry.pooling,
-        "regularization": _regularization(run.config["settings"]),
-        "normalization": entry.normalization,
-        "input": [channels, size, size],
-        "parameters": trainable,
-        "fixed_parameters": fixed,
-        "macs": count_macs(classifier.network, classifier.spec),
-        "initialized_from": started or "random weights",
+        **describe(name, classifier, test),
         "train_seconds": run.metrics["train_seconds"],
-        **speed(classifier, test),
         "top1": run.metrics["test_top1"],
         "test_images": run.metrics["test_images"],
     }
-
-
-def _regularization(settings: Mapping[str, Any]) -> str:
-    """What kept the network from learning its pictures by heart, as trained here."""
-    varied = any(settings["augment"][name] for name in ("mirror", "rotate", "shift"))
-    decayed = settings["training"]["weight_decay"] > 0
-    names = ["augmentation"] * varied + ["weight decay"] * decayed
-    return ", ".join(names) or "none"

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from alexnet.tasks.charts import SMALL, confusion_bitmap, curves, data_uri, scatter
+from alexnet.tasks.charts import (
+    SMALL,
+    confusion_bitmap,
+    curves,
+    data_uri,
+    reliability_diagram,
+    scatter,
+)
 from alexnet.tasks.page import (
     column,
     first_filters,
@@ -59,6 +66,9 @@ def write_report(
         "sentence": summary_sentence(evaluation),
         "tiles": _tiles(evaluation),
         "charts": training_charts(history),
+        "members": _members(evaluation),
+        "sureness": _sureness(evaluation),
+        "robustness": evaluation.robustness,
         "classes": evaluation.classes,
         "confusion": _confusion(evaluation),
         "confused": most_confused(evaluation),
@@ -135,6 +145,40 @@ def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
     if evaluation.skipped:
         tiles.append({"name": "not used", "value": f"{len(evaluation.skipped):,}", "note": ""})
     return tiles
+
+
+def _members(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Each network of an ensemble alone, and what they have together above the best of them."""
+    gain = evaluation.gain
+    if gain is None:
+        return None
+    low, high = (100 * end for end in gain["interval"])
+    told = (
+        f"Together they have {100 * gain['top1']:+.2f} points of top-1 against the best of them, "
+        f"{gain['over']} (95%, paired: {low:+.2f} to {high:+.2f})."
+    )
+    return {"sentence": told, "rows": evaluation.members}
+
+
+def _sureness(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Whether the probabilities mean what they say."""
+    found = evaluation.reliability
+    if found is None or not evaluation.images:
+        return None
+    sure = sum(
+        n * c for n, c in zip(found.count, found.confidence, strict=True) if c is not None
+    ) / sum(found.count)
+    apart = sure - evaluation.top1
+    kind = "as sure as it is right" if abs(apart) < 0.005 else ""
+    kind = kind or ("surer than it is right" if apart > 0 else "less sure than it is right")
+    told = (
+        f"On average {percent(sure)} sure and {percent(evaluation.top1)} right: {kind}. "
+        f"Expected calibration error: {percent(found.error)}."
+    )
+    chart = reliability_diagram(
+        "reliability", "Confidence and accuracy", found.count, found.confidence, found.accuracy
+    )
+    return {"sentence": told, "chart": chart}
 
 
 def _confusion(evaluation: Evaluation) -> dict[str, Any]:

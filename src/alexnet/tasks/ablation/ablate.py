@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
@@ -17,13 +16,14 @@ from alexnet.errors import UsageError
 from alexnet.models.alexnet import AlexNet
 from alexnet.models.registry import create_model, model_entry
 from alexnet.progress import log
-from alexnet.tasks.ablation.arms import BASE, Arm, innovations, races, stairs
+from alexnet.tasks.ablation.arms import BASE, RATES, Arm, innovations, races, stairs
 from alexnet.tasks.ablation.page import write_ablation
 from alexnet.tasks.ablation.runs import Runs, Trained
+from alexnet.tasks.asked import plan_of, write_plan
 from alexnet.tasks.rehearse import rehearse
 
-PLAN, RESULT = "plan.json", "ablation.json"
-MINUTES, SEEDS = 25.0, 5
+RESULT = "ablation.json"
+MINUTES, SEEDS, PROCESSES = 25.0, 5, 2
 START_SECONDS = 5.0
 """That a training takes to begin and to end."""
 # Student's t, two-sided 95%, by degrees of freedom; above, the normal distribution's.
@@ -73,7 +73,8 @@ def ablate(
     towers = isinstance(create_model(model), AlexNet)
     base = {**BASE, **({} if mirrored else {"augment.mirror": 0.0}), **(settings or {})}
     ideas, steps = innovations(mirrored=mirrored, towers=towers), stairs()
-    trainings = seeds * (1 + len(ideas) + len(steps) - 2 + 2) + 4
+    shared = available_processors() > 1
+    trainings = seeds * (1 + len(ideas) + len(steps) - 2 + 2 + shared) + 2 * (len(RATES) - 1)
     asked = {
         "data": data, "model": model, "seeds": seeds, "minutes": minutes,
         "settings": dict(settings or {}),
@@ -82,10 +83,12 @@ def ablate(
     base["training.epochs"] = plan["epochs"]
     runs = Runs(out / "runs", data, model)
 
-    def train(changes: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> list[list[Trained]]:
+    def train(
+        changes: Sequence[Mapping[str, Any]], numbers: Sequence[int], processes: int = 1
+    ) -> list[list[Trained]]:
         """A list a change, of a training a seed."""
         told = [_settings(base, one, mirrored, seed) for one in changes for seed in numbers]
-        found = runs.train(told)
+        found = runs.train(told, processes)
         size = len(numbers)
         return [found[start : start + size] for start in range(0, len(found), size)]
 
@@ -97,6 +100,7 @@ def ablate(
     raced = dict(zip(fastest, train([arm.changes for arm in fastest.values()], every), strict=True))
     whole, *without = train([{}, *(idea.without.changes for idea in ideas)], every)
     climbed = train([arm.changes for arm in steps], every)
+    divided = train([{}], every, PROCESSES)[0] if shared else None
     result = {
         **asked,
         "epochs": plan["epochs"],
@@ -115,6 +119,7 @@ def ablate(
             {"name": arm.name, **_summary([one.top1 for one in found])}
             for arm, found in zip(steps, climbed, strict=True)
         ],
+        "processes": divided and together(whole, divided),
         "race": race(raced, {kind: arm.changes["training.lr"] for kind, arm in fastest.items()}),
     }
     files.write_json(out / RESULT, result)
@@ -127,16 +132,9 @@ def _planned(
     out: Path, asked: Mapping[str, Any], base: Mapping[str, Any], trainings: int
 ) -> dict[str, Any]:
     """How many epochs: as written down before, or as there is time for now."""
-    if (out / PLAN).is_file():
-        plan = files.read_json(out / PLAN)
-        if json.loads(json.dumps(asked)) != plan.get("asked"):
-            raise UsageError(
-                f"{out} holds an ablation that was asked for otherwise: choose another folder "
-                f"with -o"
-            )
+    plan = plan_of(out, asked, "an ablation")
+    if "epochs" in plan:
         return plan
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds other files: choose another folder with -o")
     if "training.epochs" in base:
         epochs = int(base["training.epochs"])
     else:
@@ -145,9 +143,8 @@ def _planned(
         one = told.seconds * told.runtime["threads"]
         each = 60 * float(asked["minutes"]) * available_processors() / trainings
         epochs = max(2, math.floor((each - START_SECONDS) / one))
-    out.mkdir(parents=True, exist_ok=True)
-    plan = {"asked": dict(asked), "epochs": epochs}
-    files.write_json(out / PLAN, plan)
+    plan["epochs"] = epochs
+    write_plan(out, plan)
     return plan
 
 
@@ -202,6 +199,23 @@ def verdict(name: str, apart: Sequence[float]) -> str:
     if low == high == 0:
         return f"{name}: makes no difference here (n = {len(apart)})"
     return f"{name}: {told} ({points}, n = {len(apart)})"
+
+
+def together(alone: Sequence[Trained], divided: Sequence[Trained]) -> dict[str, Any]:
+    """What processes that share each batch bring, in accuracy and in time."""
+    name = f"{PROCESSES} processes"
+    faster = [one.seconds / shared.seconds for one, shared in zip(alone, divided, strict=True)]
+    low, high = interval(faster)
+    found = _paired(name, divided, alone)
+    mean = statistics.mean(faster)
+    return {
+        **found,
+        "faster": mean,
+        "faster_interval": [low, high],
+        "sentence": (
+            f"{found['sentence']}; {mean:.2f} times as fast as one (95% {low:.2f} to {high:.2f})"
+        ),
+    }
 
 
 def race(raced: Mapping[str, Sequence[Trained]], rates: Mapping[str, float]) -> dict[str, Any]:
@@ -267,7 +281,8 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         )
     lines += ["", "| from LeNet to AlexNet | n | top-1 |", "|---|---:|---:|"]
     lines += [f"| {row['name']} | {row['n']} | {_percent(row)} |" for row in result["stairs"]]
-    return "\n".join([*lines, "", result["race"]["sentence"] + ".", ""])
+    told = [result[name]["sentence"] + "." for name in ("race", "processes") if result[name]]
+    return "\n".join([*lines, "", " ".join(told), ""])
 
 
 def _percent(row: Mapping[str, Any]) -> str:

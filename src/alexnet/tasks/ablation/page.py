@@ -35,6 +35,7 @@ def write_ablation(path: Path, result: Mapping[str, Any]) -> None:
         "ideas": ideas,
         "steps": [{**row, "shown": _points(row, "top1", "interval")} for row in steps],
         "race": race["sentence"],
+        "processes": result["processes"] and result["processes"]["sentence"],
         "charts": [
             intervals("gains", "What each brings", gains, across="points of top-1", zero=True),
             intervals("stairs", "From LeNet to AlexNet", climbed, across="top-1, %"),

@@ -39,6 +39,14 @@ class Trained:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What a training is told."""
+
+    settings: Mapping[str, Any]
+    processes: int
+
+
 class Runs:
     """Trains what it is asked for, and nothing twice.
 
@@ -54,16 +62,21 @@ class Runs:
         self._lock, self._stopped = threading.Lock(), False
         folder.mkdir(parents=True, exist_ok=True)
 
-    def train(self, wanted: Iterable[Mapping[str, Any]]) -> list[Trained]:
+    def train(self, wanted: Iterable[Mapping[str, Any]], processes: int = 1) -> list[Trained]:
         """Train each of ``wanted`` (settings), as many at a time as there are processors.
+
+        Args:
+            wanted: settings of each.
+            processes: that share a training, data parallel, each with a thread.
 
         Raises:
             FailedError: a training failed; what it said is in the message.
         """
-        asked = [dict(sorted(settings.items())) for settings in wanted]
-        new = {self._file(s): s for s in asked if not self._file(s).is_file()}
-        with concurrent.futures.ThreadPoolExecutor(available_processors()) as pool:
-            under_way = [pool.submit(self._train, settings) for settings in new.values()]
+        asked = [_Training(dict(sorted(settings.items())), processes) for settings in wanted]
+        new = {self._file(one): one for one in asked if not self._file(one).is_file()}
+        at_a_time = max(1, available_processors() // processes)
+        with concurrent.futures.ThreadPoolExecutor(at_a_time) as pool:
+            under_way = [pool.submit(self._train, one) for one in new.values()]
             try:
                 done = concurrent.futures.as_completed(under_way)
                 for one in track(done, "training", len(under_way)):
@@ -73,17 +86,17 @@ class Runs:
                 for one in under_way:
                     one.cancel()
                 raise
-        return [self._read(settings) for settings in asked]
+        return [self._read(one) for one in asked]
 
-    def _name(self, settings: Mapping[str, Any]) -> str:
-        told = json.dumps([self.data, self.model, settings], sort_keys=True)
+    def _name(self, one: _Training) -> str:
+        told = json.dumps([self.data, self.model, one.settings, one.processes], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-    def _file(self, settings: Mapping[str, Any]) -> Path:
-        return self.folder / f"{self._name(settings)}.json"
+    def _file(self, one: _Training) -> Path:
+        return self.folder / f"{self._name(one)}.json"
 
-    def _read(self, settings: Mapping[str, Any]) -> Trained:
-        kept = files.read_json(self._file(settings))
+    def _read(self, one: _Training) -> Trained:
+        kept = files.read_json(self._file(one))
         return Trained(
             top1=float(kept["top1"]),
             images=int(kept["images"]),
@@ -91,29 +104,33 @@ class Runs:
             seconds=float(kept["seconds"]),
         )
 
-    def _train(self, settings: Mapping[str, Any]) -> None:
-        """One training in a process with one thread; its folder goes when it is written down."""
-        run = self.folder / self._name(settings)
-        line = [sys.executable, "-m", "alexnet", "train", self.data, "--model", self.model]
-        line += ["-o", str(run)]
+    def _train(self, one: _Training) -> None:
+        """In processes with one thread each; its folder goes when it is written down."""
+        run = self.folder / self._name(one)
+        line = [sys.executable]
+        if one.processes > 1:
+            line += ["-m", "torch.distributed.run", "--standalone"]
+            line += ["--nproc-per-node", str(one.processes)]
+        line += ["-m", "alexnet", "train", self.data, "--model", self.model, "-o", str(run)]
         if (run / "config.json").is_file():
             line.append("--resume")
         else:
             shutil.rmtree(run, ignore_errors=True)
-            for name, value in settings.items():
+            for name, value in one.settings.items():
                 line += ["--set", f"{name}={value}"]
         self._call(line)
         config = files.read_json(run / "config.json")
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         metrics = config["metrics"]
         kept = {
-            "settings": dict(settings),
+            "settings": dict(one.settings),
+            "processes": one.processes,
             "top1": metrics["test_top1"],
             "images": metrics["test_images"],
-            "train_errors": [round(1 - json.loads(one)["train_top1"], 6) for one in lines],
+            "train_errors": [round(1 - json.loads(told)["train_top1"], 6) for told in lines],
             "seconds": metrics["train_seconds"],
         }
-        files.write_json(self._file(settings), kept)
+        files.write_json(self._file(one), kept)
         shutil.rmtree(run, ignore_errors=True)
 
     def _call(self, line: Sequence[str]) -> None:

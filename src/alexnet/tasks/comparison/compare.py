@@ -21,6 +21,7 @@ from alexnet.models.pretrained import CONFIG
 from alexnet.models.registry import model_entry
 from alexnet.models.weights import list_weights
 from alexnet.progress import log
+from alexnet.tasks.asked import plan_of, write_plan
 from alexnet.tasks.comparison import hog
 from alexnet.tasks.comparison.facts import describe
 from alexnet.tasks.finetune import finetune
@@ -31,7 +32,7 @@ from alexnet.tasks.run import Run
 from alexnet.tasks.train import train
 from alexnet.training.recipes import get_recipe
 
-PLAN, RESULT = "plan.json", "compare.json"
+RESULT = "compare.json"
 MINUTES = 10.0
 FROM_SCRATCH: dict[str, Any] = {
     "data.val_fraction": 0.0,
@@ -172,22 +173,12 @@ def _planned(
     asked = {
         "data": data, "minutes": minutes, "image_size": image_size, "settings": dict(settings),
     }  # fmt: skip
-    plan: dict[str, Any] = {"asked": asked, "split": {}, "epochs": {}}
-    if (out / PLAN).is_file():
-        plan = files.read_json(out / PLAN)
-        if json.loads(json.dumps(asked)) != plan.get("asked"):
-            raise UsageError(
-                f"{out} holds a comparison that was asked for otherwise: choose another folder "
-                f"with -o"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds other files: choose another folder with -o")
-    plan["split"] = _split(settings)
-    out.mkdir(parents=True, exist_ok=True)
+    plan = {"epochs": {}, **plan_of(out, asked, "a comparison"), "split": _split(settings)}
+    write_plan(out, plan)
     for entrant in entrants:
         if entrant.how == "train" and entrant.name not in plan["epochs"]:
             plan["epochs"][entrant.name] = _epochs(entrant, data, minutes)
-        files.write_json(out / PLAN, plan)
+            write_plan(out, plan)
     return plan
 
 
@@ -204,7 +195,13 @@ def _epochs(entrant: Entrant, data: str, minutes: float) -> int:
     epochs = int(told.config["training"]["epochs"])
     possible = math.floor(60 * minutes / (told.seconds / epochs))
     chosen = max(1, min(epochs, possible))
-    log.info("%s: %d epochs of %.0f s", entrant.name, chosen, told.seconds / epochs)
+    log.info(
+        "%s: %d epoch%s of %.0f s",
+        entrant.name,
+        chosen,
+        "" if chosen == 1 else "s",
+        told.seconds / epochs,
+    )
     return chosen
 
 

@@ -87,6 +87,7 @@ def measure(splits: Splits, seed: int = 0) -> tuple[dict[str, Any], Evaluation]:
         "weight_bytes": 8 * weights,
         "activation_bytes": 8 * features.shape[1],
         "initialized_from": "hand-made features",
+        "trained_on": splits.name,
         "train_images": len(labels),
         "train_seconds": round(seconds, 3),
         "accelerator": "processor",
