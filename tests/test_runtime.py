@@ -124,3 +124,17 @@ def test_the_rank_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_gpu_has_fast_bf16_or_not() -> None:
     assert runtime.has_fast_bf16(torch.device("mps")) is False
     assert isinstance(runtime.has_fast_bf16(CPU), bool)
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "intel", "fast"),
+    [(True, True, True, True), (False, True, True, False), (False, True, False, True),
+     (False, False, False, False)],
+)  # fmt: skip
+def test_bf16_pays_by_amx_or_by_avx512_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, intel: bool, fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(runtime, "_is_intel", lambda: intel)
+    assert runtime.has_fast_bf16(CPU) is fast

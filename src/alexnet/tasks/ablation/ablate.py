@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet import files
 from alexnet.data.sources import has_mirror_images
 from alexnet.data.threads import available_processors
@@ -24,8 +26,13 @@ from alexnet.tasks.rehearse import rehearse
 
 RESULT = "ablation.json"
 MINUTES, SEEDS, PROCESSES = 25.0, 5, 2
-START_SECONDS = 5.0
+START_SECONDS = 6.0
 """That a training takes to begin and to end."""
+BESIDE_OTHERS = 1.25
+"""How much longer a step takes while the other processors compute too."""
+SMALL_MODEL = "alexnet_cifar"
+SIZES, ENOUGH_EPOCHS, LEAST_EPOCHS = (32, 24, 20, 16), 8, 2
+"""Sides of the small network's input in pixels: the first at which there is time for enough."""
 # Student's t, two-sided 95%, by degrees of freedom; above, the normal distribution's.
 _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -34,7 +41,7 @@ def ablate(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    model: str = "alexnet_cifar",
+    model: str = SMALL_MODEL,
     seeds: int = SEEDS,
     minutes: float = MINUTES,
     settings: Mapping[str, Any] | None = None,
@@ -42,7 +49,8 @@ def ablate(
     """Measure what each of AlexNet's innovations brings on these data.
 
     Every pair has the same pictures, order and seed. Trainings run one a processor, as many epochs
-    as there is time for; each is kept under what it was told, so that nothing is trained twice when
+    as there is time for; where there is not time for eight, the small network reads smaller
+    pictures. Each training is kept under what it was told, so that nothing is trained twice when
     the same is started again.
 
     Args:
@@ -80,7 +88,7 @@ def ablate(
         "settings": dict(settings or {}),
     }  # fmt: skip
     plan = _planned(out, asked, base, trainings)
-    base["training.epochs"] = plan["epochs"]
+    base |= {**plan["settings"], "training.epochs": plan["epochs"]}
     runs = Runs(out / "runs", data, model)
 
     def train(
@@ -104,6 +112,7 @@ def ablate(
     result = {
         **asked,
         "epochs": plan["epochs"],
+        "image_size": base.get("data.image_size"),
         "test_images": whole[0].images,
         "base": _summary([one.top1 for one in whole]),
         "innovations": [
@@ -135,17 +144,29 @@ def _planned(
     plan = plan_of(out, asked, "an ablation")
     if "epochs" in plan:
         return plan
-    if "training.epochs" in base:
-        epochs = int(base["training.epochs"])
-    else:
-        told = rehearse(asked["data"], asked["model"], settings={**base, "training.epochs": 1})
-        # One thread a training: as many times slower as there are threads, at most.
-        one = told.seconds * told.runtime["threads"]
-        each = 60 * float(asked["minutes"]) * available_processors() / trainings
-        epochs = max(2, math.floor((each - START_SECONDS) / one))
-    plan["epochs"] = epochs
+    each = 60 * float(asked["minutes"]) * available_processors() / trainings - START_SECONDS
+    asked_size = "data.image_size" in base or asked["model"] != SMALL_MODEL
+    for size in (None,) if asked_size else SIZES:
+        told = {} if size is None else {"data.image_size": size}
+        epochs = base.get("training.epochs") or max(
+            LEAST_EPOCHS, math.floor(each / _epoch_seconds(asked, {**base, **told}))
+        )
+        if epochs >= ENOUGH_EPOCHS:
+            break
+    plan |= {"epochs": int(epochs), "settings": told}
     write_plan(out, plan)
     return plan
+
+
+def _epoch_seconds(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> float:
+    """Of one thread, beside another that does the same."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        told = rehearse(asked["data"], asked["model"], settings={**settings, "training.epochs": 1})
+    finally:
+        torch.set_num_threads(before)
+    return told.seconds * BESIDE_OTHERS
 
 
 def _settings(
@@ -265,7 +286,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     """The tables as Markdown."""
     base = result["base"]
     lines = [
-        f"{result['model']} on {result['data']}, {result['epochs']} epochs, "
+        f"{result['model']}{_at(result)} on {result['data']}, {result['epochs']} epochs, "
         f"{result['seeds']} seeds, {result['test_images']:,} test pictures; top-1 of the base "
         f"{_percent(base)}.",
         "",
@@ -283,6 +304,11 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     lines += [f"| {row['name']} | {row['n']} | {_percent(row)} |" for row in result["stairs"]]
     told = [result[name]["sentence"] + "." for name in ("race", "processes") if result[name]]
     return "\n".join([*lines, "", " ".join(told), ""])
+
+
+def _at(result: Mapping[str, Any]) -> str:
+    size = result["image_size"]
+    return f" at {size}x{size} pixels" if size else ""
 
 
 def _percent(row: Mapping[str, Any]) -> str:

@@ -19,12 +19,18 @@ BASE: dict[str, Any] = {
     "data.val_fraction": 0.0,
     "training.batch_size": 64,
     "training.optimizer": "sgd",
-    "training.lr": 0.01,
+    "training.lr": 0.03,
     "training.momentum": 0.9,
     "training.weight_decay": 0.0005,
     "training.schedule": "cosine",
     "training.keep": "last",
     "training.precision": "fp32",
+    "training.label_smoothing": 0.0,
+    "training.ema": 0.0,
+    "training.clip_norm": 0.0,
+    "augment.mixup": 0.0,
+    "augment.cutmix": 0.0,
+    "augment.randaugment": 0,
 }
 """What the paper has, as far as the network for small pictures can have it: crops are shifts."""
 BARE: dict[str, Any] = {
@@ -34,7 +40,7 @@ BARE: dict[str, Any] = {
     "augment.pca": 0.0,
 }
 """No regularization but weight decay, as in the paper's figure 1."""
-RATES = (0.003, 0.01, 0.03)
+RATES = (0.01, 0.03, 0.1)
 """Learning rates of which each activation has its fastest (the paper: "chosen independently")."""
 
 

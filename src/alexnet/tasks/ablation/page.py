@@ -24,10 +24,12 @@ def write_ablation(path: Path, result: Mapping[str, Any]) -> None:
         {"relu": "ReLU"}.get(kind, kind): [100 * value for value in values]
         for kind, values in race["errors"].items()
     }
+    size = result["image_size"]
+    at = f" at {size}x{size} pixels" if size else ""
     content = {
         "title": f"What AlexNet's ideas bring on {Path(result['data']).name}",
         "notes": [
-            f"{result['model']}, {result['epochs']} epochs, {result['seeds']} seeds; "
+            f"{result['model']}{at}, {result['epochs']} epochs, {result['seeds']} seeds; "
             f"{result['test_images']:,} test pictures. The base has all ideas; each row takes one "
             f"away, with the same pictures, order and seeds. Intervals are of 95% (Student's t, "
             f"paired).",
