@@ -13,6 +13,7 @@ import pytest
 from alexnet.errors import UsageError
 from alexnet.models import create_model
 from alexnet.tasks.comparison import compare
+from alexnet.tasks.comparison.compare import _side
 from alexnet.tasks.comparison.facts import layers
 
 Draw = Callable[..., Path]
@@ -117,3 +118,9 @@ def test_layers_are_counted_as_the_papers_count_them(name: str, count: int) -> N
 
     network = create_model("lenet5" if ":" in name else name)
     assert layers(name, network, model_entry(name).layers) == count
+
+
+def test_a_size_that_is_too_small_becomes_the_least_that_the_network_takes() -> None:
+    assert _side("alexnet", 64) == 67
+    assert _side("alexnet", 227) == 227
+    assert _side("torchvision:resnet18", 64) == 64

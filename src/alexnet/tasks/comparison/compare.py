@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet import files
 from alexnet.data.sources import Splits, open_data
 from alexnet.errors import UsageError
 from alexnet.evaluation.evaluate import evaluate
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.models.pretrained import CONFIG
-from alexnet.models.registry import model_entry
+from alexnet.models.registry import create_model, model_entry
 from alexnet.models.weights import list_weights
 from alexnet.progress import log
 from alexnet.tasks.asked import plan_of, write_plan
@@ -34,6 +36,8 @@ from alexnet.training.recipes import get_recipe
 
 RESULT = "compare.json"
 MINUTES = 10.0
+MOST_SIDE = 256
+"""Above this no network is too large for its pictures."""
 FROM_SCRATCH: dict[str, Any] = {
     "data.val_fraction": 0.0,
     "training.epochs": 30,
@@ -94,7 +98,8 @@ def compare(
         data: a data set's name or a folder of class folders.
         out: a folder for the runs, ``compare.json``, ``.csv``, ``.md`` and ``report.html``.
         minutes: of training that each may have.
-        image_size: side of the input of every network that takes any; None is each one's own.
+        image_size: side of the input of every network that takes any, or the least above it that
+            it takes (AlexNet: 67); None is each one's own.
         settings: dotted names to values, for every network that is trained.
 
     Returns:
@@ -147,13 +152,29 @@ def _entrant(name: str, image_size: int | None, settings: Mapping[str, Any]) -> 
     if (Path(name) / CONFIG).is_file():
         return Entrant(name, "run", {})
     entry = model_entry(name)
-    size = {} if image_size is None else {"data.image_size": image_size}
+    size = {} if image_size is None else {"data.image_size": _side(name, image_size)}
     if _bundled_features(name):
         return Entrant(name, "finetune", {**size, **settings})
     if entry.low_precision_pays:
         own = {"model.init": "default"} if ":" not in name else {}
         return Entrant(name, "train", {**FROM_SCRATCH, **own, **size, **settings})
     return Entrant(name, "train", dict(settings))  # LeNet's input is its own
+
+
+def _side(name: str, wanted: int) -> int:
+    """The side wanted, or the least above it that the network takes."""
+    if ":" in name:
+        return wanted
+    for side in range(wanted, max(wanted, MOST_SIDE) + 1):
+        try:
+            with torch.device("meta"):
+                create_model(name, image_size=side)
+        except UsageError:
+            continue
+        if side > wanted:
+            log.info("%s takes no pictures smaller than %d pixels", name, side)
+        return side
+    return wanted
 
 
 def _bundled_features(model: str) -> str | None:
