@@ -57,6 +57,7 @@ def evaluate(
     precision: str = "auto",
     mistakes: int = 24,
     corruptions: bool = False,
+    workers: int = 0,
 ) -> Evaluation:
     """Score a run, a classifier or weights by name on a data set or a folder of class folders.
 
@@ -76,6 +77,7 @@ def evaluate(
         mistakes: how many of the most confident mistakes to keep.
         corruptions: score the pictures with common corruptions too (see
             :mod:`alexnet.evaluation.corruptions`): nine kinds, five severities each.
+        workers: processes that read pictures that do not fit into memory; with 0, threads.
 
     Raises:
         UsageError: the data have a class that the network does not know, or no such part; networks
@@ -83,6 +85,8 @@ def evaluate(
     """
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
+    if workers < 0:
+        raise UsageError(f"workers is {workers}: it must be 0 or more")
     check_views(views)
     with process_group():
         loaded = _all_loaded(model)
@@ -90,7 +94,7 @@ def evaluate(
             raise UsageError("there is no network to evaluate: give a run")
         splits = on_main(lambda: _open_as_trained(str(data), loaded[0][1].config))
         members, classes = _members(
-            loaded, _part(splits, split), str(data), views, device, precision
+            loaded, _part(splits, split), str(data), views, device, precision, workers
         )
         found = score_together(
             members, classes, batch_size=batch_size, mistakes=mistakes, skipped=splits.refused
@@ -151,6 +155,7 @@ def _members(
     views: Views,
     device: str,
     precision: str,
+    workers: int = 0,
 ) -> tuple[list[Member], tuple[str, ...]]:
     """The networks with the pictures that each reads, and the classes they are scored by."""
     classes = _names_of_outputs(loaded[0][1], pictures)
@@ -165,7 +170,7 @@ def _members(
                     name,
                     one.spec.crop,
                 )
-            read[one.spec] = load_squares(pictures, one.spec, views)
+            read[one.spec] = load_squares(pictures, one.spec, views, workers)
             read[one.spec].labels = labels
         entry = model_entry(str(getattr(one.network, "model_name", "")))
         runtime = resolve(device, precision, large=entry.low_precision_pays)

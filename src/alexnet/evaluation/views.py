@@ -30,7 +30,7 @@ def check_views(views: str) -> None:
         raise unknown_name("kind of views", views, VIEWS)
 
 
-def load_squares(pictures: Pictures, spec: InputSpec, views: Views) -> Pixels:
+def load_squares(pictures: Pictures, spec: InputSpec, views: Views, workers: int = 0) -> Pixels:
     """Read the squares that the views are cut from, each picture decoded once.
 
     Args:
@@ -38,11 +38,12 @@ def load_squares(pictures: Pictures, spec: InputSpec, views: Views) -> Pixels:
         spec: of the network.
         views: ``"center"`` reads the center crop alone, ``"ten-crop"`` the square of
             ``spec.resize``, ``"multi-scale"`` the one of the largest scale.
+        workers: processes that read what does not fit into memory; with 0, threads.
     """
     check_views(views)
     if views == "multi-scale":
         spec = spec.replace(resize=round(spec.resize * SCALES[-1]))
-    return load_pixels(pictures, spec, train=views != "center")
+    return load_pixels(pictures, spec, train=views != "center", workers=workers)
 
 
 def cut_views(squares: Tensor, spec: InputSpec, views: Views) -> Tensor:
