@@ -2,10 +2,11 @@
 
 Claims: the time of an epoch from files is linear in the number of pictures (seconds a picture
 within 5% of the largest's, from 1 to 16 times as many), and memory is flat (within 5%). AlexNet at
-67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew; all five sizes are measured
-in turn, and a ratio is the median of those of 3 rounds. The other curves are of the
-training step of the full network, each point a process of its own; memory is its highest resident
-size.
+67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew. All five sizes are measured in
+turn, so many epochs of each that all train on as many pictures and take as long (the machine's own
+speed drifts by several percent a minute), after one that warms up; a ratio is the median of those of
+3 rounds. The other curves are of the training step of the full network, each point a process of its
+own; memory is its highest resident size.
 
     python benchmarks/curves.py
 """
@@ -44,10 +45,10 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-def epoch(folder: str) -> dict[str, float]:
-    """The second of two epochs from the files of a folder."""
+def epoch(folder: str, epochs: str) -> dict[str, float]:
+    """The mean of so many epochs from the files of a folder, after one that warms up."""
     settings: dict[str, Any] = {
-        "training.epochs": 2,
+        "training.epochs": 1 + int(epochs),
         "training.batch_size": 64,
         "training.schedule": "cosine",
         "model.hidden": 512,
@@ -60,10 +61,11 @@ def epoch(folder: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "run"
         alexnet.train(folder, "alexnet", "paper", out=out, settings=settings)
-        record = json.loads((out / "metrics.jsonl").read_text().splitlines()[1])
+        lines = (out / "metrics.jsonl").read_text().splitlines()[1:]
+    records = [json.loads(line) for line in lines]
     return {
-        "seconds": record["seconds"],
-        "pictures": round(record["seconds"] * record["images_per_second"]),
+        "seconds": statistics.mean(record["seconds"] for record in records),
+        "pictures": round(records[0]["seconds"] * records[0]["images_per_second"]),
         "gigabytes": memory(),
     }
 
@@ -104,7 +106,8 @@ def by_pictures() -> dict[int, list[dict[str, float]]]:
                 os.link(source, folder / f"{number:05}.jpg")
         for _ in range(ROUNDS):
             for times in TIMES:
-                point = ask("epoch", str(Path(temporary) / f"times {times}"))
+                folder = Path(temporary) / f"times {times}"
+                point = ask("epoch", str(folder), str(max(TIMES) // times))
                 points.setdefault(times * FIRST, []).append(point)
     return points
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from alexnet.errors import UsageError
 from alexnet.models import create_model
 from alexnet.tasks.comparison import compare
 from alexnet.tasks.comparison.compare import _side
-from alexnet.tasks.comparison.facts import layers
+from alexnet.tasks.comparison.facts import activations, layers
 
 Draw = Callable[..., Path]
 MODELS = ["lenet5_dense", "alexnet", "torchvision:squeezenet1_1", "hog-svm"]
@@ -124,3 +125,10 @@ def test_a_size_that_is_too_small_becomes_the_least_that_the_network_takes() -> 
     assert _side("alexnet", 64) == 67
     assert _side("alexnet", 227) == 227
     assert _side("torchvision:resnet18", 64) == 64
+
+
+def test_activations_that_are_functions_are_heard() -> None:
+    network = create_model("torchvision:googlenet", num_classes=3)
+    assert not any(isinstance(module, torch.nn.ReLU) for module in network.modules())
+    assert activations(network, (3, 64, 64)) == "ReLU"
+    assert activations(torch.nn.Flatten(), (3, 8, 8)) == "none"

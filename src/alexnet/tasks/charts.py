@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,15 @@ Bitmap = npt.NDArray[np.uint8]
 
 # Matplotlib draws in these; the page turns them into its own colors, light or dark.
 INK, LINE = "#010203", "#010204"
-SERIES = ("#010205", "#010206", "#010207", "#010208")
+SERIES = ("#010205", "#010206", "#010207", "#010208", "#010209", "#01020a")
 _VARIABLES = {INK: "--ink", LINE: "--line"} | {
     color: f"--series-{n}" for n, color in enumerate(SERIES, start=1)
 }
 SMALL = 64
 """Pixels a side up to which a picture is shown with its pixels visible."""
+_LEADER = {"arrowstyle": "-", "color": LINE, "linewidth": 0.8, "shrinkB": 5}
+_LETTER, _LINE = 4.8, 9.5
+"""Of a label, in points: what a letter takes at most, and a line."""
 _WIDTH, _HEIGHT = 5.0, 3.1
 """Of a chart in inches of 72 units: text of 10 units is legible at a phone's width."""
 
@@ -77,7 +82,7 @@ def curves(
         for number, (label, values) in enumerate(lines.items()):
             points = [(x, y) for x, y in enumerate(values, start=1) if y is not None]
             style = {"color": SERIES[number % len(SERIES)], "linewidth": 1.8}
-            # The second and fourth are dashed: told apart without color too.
+            # Every second one is dashed: told apart without color too.
             style["linestyle"] = "--" if number % 2 else "-"
             marker = {"marker": "o", "markersize": 4} if len(points) < 2 else {}
             axes.plot(*zip(*points, strict=True), label=_legend(label), **style, **marker)  # type: ignore[arg-type]
@@ -110,22 +115,41 @@ def scatter(
 
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
-        places = [place for place, _ in points.values()]
-        middle = math.sqrt(min(places) * max(places))
-        for number, (label, (x_value, y_value)) in enumerate(points.items()):
-            color = SERIES[number % len(SERIES)]
-            axes.plot([x_value], [y_value], "o", color=color, markersize=7)
-            left = x_value > middle  # written toward the middle, where there is room
-            axes.annotate(
-                _legend(label), (x_value, y_value), (-8 if left else 8, 0), fontsize=8,
-                textcoords="offset points", va="center", ha="right" if left else "left",
-            )  # fmt: skip
+        for number, (x_value, y_value) in enumerate(points.values()):
+            axes.plot([x_value], [y_value], "o", color=SERIES[number % len(SERIES)], markersize=7)
         axes.set_xlabel(across)
         axes.margins(0.12, 0.15)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{unit}")
+        _label(axes, points)
 
     told = "; ".join(f"{label} {y:.3g}{unit} at {x:.3g}" for label, (x, y) in points.items())
     return _chart(name, title, f"{title} against {across}: {told}", draw)
+
+
+def _label(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each point's name beside it, toward the middle, below those that are there already."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # from here on it is known where a point lies
+    scale = 72 / figure.dpi
+    where = {name: tuple(scale * axes.transData.transform(point)) for name, point in points.items()}
+    middle = statistics.fmean(scale * end for end in axes.bbox.intervalx)
+    taken = [(x - 4, x + 4, y) for x, y in where.values()]
+    colors = dict(zip(points, itertools.cycle(SERIES)))
+    for name, (x, y) in sorted(where.items(), key=lambda item: -item[1][1]):
+        text, left = _legend(name.removeprefix("torchvision:").removeprefix("timm:")), x > middle
+        size = _LETTER * len(text)
+        start, end = (x - 8 - size, x - 8) if left else (x + 8, x + 8 + size)
+        down = 0.0
+        others = [one for one in taken if one != (x - 4, x + 4, y)]
+        while any(a < end and start < b and abs(y - down - at) < _LINE for a, b, at in others):
+            down += 1
+        taken.append((start, end, y - down))
+        axes.annotate(
+            text, points[name], (-8 if left else 8, -down), fontsize=8, va="center",
+            textcoords="offset points", ha="right" if left else "left",
+            color=colors[name], arrowprops=_LEADER if down > _LINE else None,
+        )  # fmt: skip
 
 
 def intervals(

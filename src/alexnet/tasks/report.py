@@ -370,6 +370,6 @@ def _compared_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
     charts = [curves("compared-top1", "Top-1", lines, unit="%")] if lines else []
     for number, (name, history) in enumerate(histories.items()):
         losses = column(history, "train_loss")
-        if set(losses) - {None}:
+        if len([loss for loss in losses if loss is not None]) > 1:
             charts.append(curves(f"compared-loss-{number}", "Training loss", {name: losses}))
     return charts

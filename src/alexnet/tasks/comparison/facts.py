@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from alexnet.data.loader import load_pixels
 from alexnet.data.sources import Pictures
@@ -40,21 +41,22 @@ def describe(name: str, classifier: Classifier, pictures: Pictures) -> dict[str,
     entry, network, spec = model_entry(name), classifier.network, classifier.spec
     config = classifier.config
     trainable, fixed = count_parameters(network)
+    shape = (spec.channels, spec.size, spec.size)
     settings = config.get("settings", {})
     return {
         "year": entry.year,
         "authors": entry.authors or None,
         "layers": layers(name, network, entry.layers),
-        "activation": entry.activation or activations(network),
+        "activation": entry.activation or activations(network, shape),
         "pooling": entry.pooling or poolings(network),
         "regularization": regularization(network, settings),
         "normalization": entry.normalization or normalizations(network),
-        "input": [spec.channels, spec.size, spec.size],
+        "input": list(shape),
         "parameters": trainable,
         "fixed_parameters": fixed,
         "macs": count_macs(network, spec),
         "weight_bytes": sum(t.numel() * t.element_size() for t in network.state_dict().values()),
-        "activation_bytes": activation_bytes(network, (spec.channels, spec.size, spec.size)),
+        "activation_bytes": activation_bytes(network, shape),
         "initialized_from": config.get("initialized_from") or "random weights",
         "trained_on": config.get("data", {}).get("name"),
         "train_images": config.get("data", {}).get("train"),
@@ -79,9 +81,36 @@ def layers(name: str, network: nn.Module, published: int | None) -> int:
     return next((depth for name, depth in _DEPTHS.items() if short.startswith(name)), weighted)
 
 
-def activations(network: nn.Module) -> str:
-    """The activations that a network has, in words."""
-    kinds = {ACTIVATION_NAMES.get(type(module)) for module in network.modules()}
+_FUNCTIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "tanh": "tanh", "elu": "ELU"}
+
+
+class _Heard(TorchFunctionMode):
+    """Notes the activations that are called as functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = _FUNCTIONS.get(getattr(func, "__name__", "").rstrip("_"))
+        if name:
+            self.found.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+def activations(network: nn.Module, shape: tuple[int, int, int]) -> str:
+    """The activations that a network has, in words; some call functions in place of modules.
+
+    Args:
+        network: any.
+        shape: of a picture, channels first.
+    """
+    kinds = {ACTIVATION_NAMES.get(type(module)) for module in network.modules()} - {None}
+    if not kinds:
+        heard = _Heard()
+        with heard, torch.no_grad():
+            copy.deepcopy(network).to("meta").eval()(torch.empty(1, *shape, device="meta"))
+        kinds = set(heard.found)
     return ", ".join(sorted(kind for kind in kinds if kind)) or "none"
 
 
