@@ -2,11 +2,11 @@
 
 Claims: the time of an epoch from files is linear in the number of pictures (seconds a picture
 within 5% of the largest's, from 1 to 16 times as many), and memory is flat (within 5%). AlexNet at
-67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew. All five sizes are measured in
-turn, so many epochs of each that all train on as many pictures and take as long (the machine's own
-speed drifts by several percent a minute), after one that warms up; a ratio is the median of those of
-3 rounds. The other curves are of the training step of the full network, each point a process of its
-own; memory is its highest resident size.
+67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew. All five sizes are measured
+in turn, so many epochs of each that all train on as many pictures and take as long (the machine's
+own speed drifts by several percent a minute), after one that warms up; a ratio is the median of
+those of 3 rounds. The other curves are of the training step of the full network, each point a
+process of its own; memory is its highest resident size.
 
     python benchmarks/curves.py
 """
