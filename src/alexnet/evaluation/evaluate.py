@@ -277,5 +277,6 @@ def _part(splits: Splits, split: Split) -> Pictures:
     chosen = parts.get(split)
     if chosen is None:
         there = ", ".join(name for name, part in parts.items() if part is not None)
-        raise UsageError(f"{splits.name} has no {split!r} part: choose from {there}, auto")
+        hint = "; data.val_fraction=0.1 in training keeps one" if split == "val" else ""
+        raise UsageError(f"{splits.name} has no {split!r} part: choose from {there}, auto{hint}")
     return chosen
