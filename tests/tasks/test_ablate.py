@@ -52,6 +52,9 @@ def test_the_race_counts_epochs_to_the_error_that_tanh_ends_with() -> None:
     found = race({"relu": relu, "tanh": tanh}, {"relu": 0.01, "tanh": 0.01})
     assert found["reached"] == [2, 2]
     assert found["holds"]
+    assert found["sentence"].endswith(
+        "ReLU and tanh have 15.00% and 40.00% after 2 epochs, 2.50% and 15.00% at the end"
+    )
     slow = race({"relu": tanh, "tanh": relu}, {"relu": 0.01, "tanh": 0.01})
     assert slow["reached"] == [None, None]
     assert not slow["holds"]
