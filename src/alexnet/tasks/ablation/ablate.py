@@ -260,14 +260,14 @@ def race(raced: Mapping[str, Sequence[Trained]], rates: Mapping[str, float]) -> 
             f"{mean:.1f} epochs (mean of {len(known)})"
         )
         told += "" if mean <= epochs / 2 else ": more than half of them"
-    ends = [statistics.mean(one.train_errors[-1] for one in found) for found in (relu, tanh)]
     half = (epochs + 1) // 2
-    halves = [
-        statistics.mean(one.train_errors[half - 1] for one in found) for found in (relu, tanh)
-    ]
+    errors = {
+        epoch: [statistics.mean(one.train_errors[epoch - 1] for one in f) for f in (relu, tanh)]
+        for epoch in (half, epochs)
+    }
     told += (
-        f"; ReLU and tanh have {halves[0]:.2%} and {halves[1]:.2%} after {half} epochs, "
-        f"{ends[0]:.2%} and {ends[1]:.2%} at the end"
+        f"; ReLU and tanh have {errors[half][0]:.2%} and {errors[half][1]:.2%} after {half} epochs, "
+        f"{errors[epochs][0]:.2%} and {errors[epochs][1]:.2%} at the end"
     )
     return {
         "epochs": epochs,
