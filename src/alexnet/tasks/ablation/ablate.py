@@ -265,10 +265,8 @@ def race(raced: Mapping[str, Sequence[Trained]], rates: Mapping[str, float]) -> 
         epoch: [statistics.mean(one.train_errors[epoch - 1] for one in f) for f in (relu, tanh)]
         for epoch in (half, epochs)
     }
-    told += (
-        f"; ReLU and tanh have {errors[half][0]:.2%} and {errors[half][1]:.2%} after {half} epochs, "
-        f"{errors[epochs][0]:.2%} and {errors[epochs][1]:.2%} at the end"
-    )
+    midway, end = ("{:.2%} and {:.2%}".format(*errors[epoch]) for epoch in (half, epochs))
+    told += f"; ReLU and tanh have {midway} after {half} epochs, {end} at the end"
     return {
         "epochs": epochs,
         "rates": dict(rates),
