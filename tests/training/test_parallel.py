@@ -365,6 +365,22 @@ def test_one_process_alone_shares_nothing(
     ]
 
 
+def assert_close(found: Any, wanted: Any) -> None:
+    """The same but for rounding: in fp32 it depends on the batch."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert_close(found[name], value)
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert_close(one, other)
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-6)
+    else:
+        assert found == wanted
+
+
 def test_two_processes_evaluate_what_one_does(
     shapes: Path, alone: Callable[[Settings], Path], torchrun: Command
 ) -> None:
@@ -374,9 +390,5 @@ def test_two_processes_evaluate_what_one_does(
     assert done.returncode == 0, done.stderr
     both = json.loads(done.stdout)  # printed once
     one = alexnet.evaluate(run, shapes, split="val").to_dict()
-    assert both.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-6)
-    for found in (both, one):
-        for mistake in found["mistakes"]:
-            mistake["probability"] = round(mistake["probability"], 4)
-    assert both == one
-    assert both["images"] == 35
+    assert_close(both, json.loads(json.dumps(one)))
+    assert (both["top1"], both["top5"], both["images"]) == (one["top1"], one["top5"], 35)
