@@ -38,13 +38,13 @@ SIDES = ("alexnet", "torchvision", "torchvision, memory kept")
 LEAST = {"alexnet over bare steps": 0.95, "owt over torchvision": 1.8, "owt over its best": 1.0}
 
 
-def draw(folder: Path, count: int) -> None:
+def draw(folder: Path, count: int, first: int = 0) -> None:
     """Pictures of two classes with the detail of photographs: 60 to 90 KB each."""
     import numpy as np
     from PIL import Image
 
-    random = np.random.default_rng(0)
-    for number in range(count):
+    random = np.random.default_rng(first)
+    for number in range(first, first + count):
         rough = [random.integers(0, 256, (h, w, 3)) for h, w in ((6, 8), (48, 64), (188, 250))]
         layers = [
             np.asarray(Image.fromarray(part.astype("uint8")).resize((500, 375), 3), float)

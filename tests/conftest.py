@@ -11,12 +11,16 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image, ImageDraw
-
 # Before torch is imported: two test processes on two cores, a thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+if not torch.cuda.is_available():  # before Triton is imported: a processor interprets its kernels
+    os.environ["TRITON_INTERPRET"] = "1"
 
 Archives = Callable[..., dict[str, str]]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -50,6 +50,8 @@ class Runtime:
         rank: this process's number, from 0.
         world_size: how many processes work together.
         channels_last: store maps with the channels innermost, which large convolutions want.
+        deterministic: on a GPU, take algorithms that give the same bits each time, and do not try
+            out which are fastest. A processor's always do.
     """
 
     device: torch.device
@@ -58,6 +60,7 @@ class Runtime:
     rank: int = 0
     world_size: int = 1
     channels_last: bool = False
+    deterministic: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,16 +97,21 @@ class Runtime:
     def active(self) -> Iterator[None]:
         """While entered, one operation uses :attr:`threads` threads.
 
-        On a processor, a large network's memory is also kept from one step to the next.
+        On a processor, a large network's memory is also kept from one step to the next; on a GPU
+        the first step tries out which algorithms are fastest.
         """
         if self.device.type == "cpu" and self.channels_last:
             keep_freed_memory()
-        before = torch.get_num_threads()
+        cudnn = torch.backends.cudnn
+        before = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic
         torch.set_num_threads(self.threads)
+        if self.device.type == "cuda":
+            cudnn.benchmark, cudnn.deterministic = not self.deterministic, self.deterministic
         try:
             yield
         finally:
-            torch.set_num_threads(before)
+            torch.set_num_threads(before[0])
+            cudnn.benchmark, cudnn.deterministic = before[1:]
 
     def to_dict(self) -> dict[str, Any]:
         """What ``auto`` became, in plain JSON types."""
@@ -135,7 +143,13 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, (1 << 31) - 1))
 
 
-def resolve(device: str = "auto", precision: str = "auto", *, large: bool = True) -> Runtime:
+def resolve(
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    large: bool = True,
+    deterministic: bool = False,
+) -> Runtime:
     """Decide device and precision.
 
     Args:
@@ -144,6 +158,7 @@ def resolve(device: str = "auto", precision: str = "auto", *, large: bool = True
             where the hardware computes in it and the network is large enough to gain by it.
         large: False for a network as small as LeNet: casts and layouts would only slow it, and on a
             busy processor threads that wait for each other do so many times over.
+        deterministic: see :class:`Runtime`.
 
     Raises:
         UsageError: a device that is not here, an unknown precision, or fp16 on a CPU.
@@ -162,6 +177,7 @@ def resolve(device: str = "auto", precision: str = "auto", *, large: bool = True
         rank=rank(),
         world_size=world_size(),
         channels_last=large,
+        deterministic=deterministic,
     )
 
 

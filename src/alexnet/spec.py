@@ -97,8 +97,9 @@ class InputSpec:
         if self.pad:
             pixels = F.pad(pixels, (self.pad,) * 4, value=self.pad_value)
         # One multiply and one add a pixel: ((p * scale) - mean) / std = p * (scale/std) - mean/std.
-        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
+        told = torch.tensor((self.std, self.mean))
+        told = told.to(pixels.device, non_blocking=pixels.is_cuda)  # not waited for
+        std, mean = told.view(2, 1, -1, 1, 1)
         wide = pixels.float()
         out = wide if in_place else None
         return torch.addcmul(-mean / std, wide, self.scale / std, out=out)

@@ -110,11 +110,16 @@ def random_numbers(
 ) -> Tensor:
     """What is drawn for each picture, ``[B, draws]``; arguments and errors as :func:`augment`'s."""
     _check(pixels, crop, config, leaders, colors)
-    numbers = draws(seed, epoch, indices.to(pixels.device), _DRAWS)
+    numbers = draws(seed, epoch, _sent(indices, pixels), _DRAWS)
     if leaders is None:
         return numbers
-    shared = draws(seed, epoch, leaders.to(pixels.device), _SHARED)
+    shared = draws(seed, epoch, _sent(leaders, pixels), _SHARED)
     return torch.cat((shared, numbers[:, _SHARED:]), 1)
+
+
+def _sent(few: Tensor, to: Tensor) -> Tensor:
+    """Some numbers on the device of ``to``, which a GPU takes without being waited for."""
+    return few.to(to.device, non_blocking=to.is_cuda)
 
 
 def places_of(numbers: Tensor, spare: int, config: AugmentConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +155,7 @@ def color_shift(numbers: Tensor, config: AugmentConfig, colors: ColorStatistics)
     noise = color_noise(alphas, colors, config.pca_unit)
     if config.pca_divide == 1:
         return noise
-    mean = 255 * torch.tensor(colors.mean, device=numbers.device)
+    mean = 255 * _sent(torch.tensor(colors.mean), numbers)
     return (noise - mean) / config.pca_divide + mean
 
 
@@ -308,7 +313,7 @@ def _gray(images: Tensor) -> Tensor:
     """``[B, 1, H, W]``: the luma of RGB, or gray as it is."""
     if images.shape[1] == 1:
         return images
-    luma = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
+    luma = _sent(torch.tensor(_LUMA), images).view(1, 3, 1, 1)
     return (images * luma).sum(1, keepdim=True)
 
 

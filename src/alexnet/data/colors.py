@@ -162,7 +162,6 @@ def color_noise(normals: Tensor, colors: ColorStatistics, unit: ColorUnit) -> Te
         [
             [255 * length * entry for entry in row]
             for length, row in zip(lengths, colors.eigenvectors, strict=True)
-        ],
-        device=normals.device,
-    )
+        ]
+    ).to(normals.device, non_blocking=normals.is_cuda)
     return (normals[:, :, None] * axes).sum(1)

@@ -69,6 +69,15 @@ class Pixels(abc.ABC):
     def subset(self, indices: Indices | Tensor) -> Pixels:
         """The pictures at ``indices``, in that order; they are numbered from 0 again."""
 
+    def near(self, device: torch.device) -> Pixels:
+        """The same pictures where ``device`` reads them fastest.
+
+        That is a GPU's own memory, or memory that it copies from by itself (pinned); for a
+        processor it is where they are.
+        """
+        del device
+        return self
+
 
 class MemoryPixels(Pixels):
     """Pictures in one tensor; a subset shares it.
@@ -78,26 +87,46 @@ class MemoryPixels(Pixels):
         labels: int64 ``[N]``.
         names: a name a picture.
         rows: int64 ``[N]``, the row of ``images`` of each picture; all in order when None.
+        pinned: whether batches are copied into memory that a GPU copies from by itself.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, names: Sequence[str], rows: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        names: Sequence[str],
+        rows: Tensor | None = None,
+        *,
+        pinned: bool = False,
     ) -> None:
         self.images, self.labels, self.names, self.rows = images, labels, names, rows
+        self.pinned = pinned
         self.channels, self.side = images.shape[1], images.shape[2]
 
     def batches(self, plan: Iterable[Tensor]) -> Generator[Batch, None, None]:
-        """Copy each batch out of the tensor."""
+        """Copy each batch out of the tensor, on the device where that is."""
+        images = self.images
         for indices in plan:
             rows = indices if self.rows is None else self.rows[indices]
-            yield self.images.index_select(0, rows), self.labels[indices], indices
+            rows = rows.to(images.device, non_blocking=images.is_cuda)
+            shape = (len(rows), *images.shape[1:])
+            room = images.new_empty(shape, pin_memory=True) if self.pinned else None
+            yield torch.index_select(images, 0, rows, out=room), self.labels[indices], indices
 
     def subset(self, indices: Indices | Tensor) -> MemoryPixels:
         """The pictures at ``indices``, as rows of the same tensor."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         rows = chosen if self.rows is None else self.rows[chosen]
         names = [self.names[index] for index in chosen.tolist()]
-        return MemoryPixels(self.images, self.labels[chosen], names, rows)
+        return MemoryPixels(self.images, self.labels[chosen], names, rows, pinned=self.pinned)
+
+    def near(self, device: torch.device) -> MemoryPixels:
+        """On the GPU where they take half of its free memory at most."""
+        if device.type != "cuda" or self.images.is_cuda:
+            return self
+        fits = self.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2
+        images = self.images.to(device) if fits else self.images
+        return MemoryPixels(images, self.labels, self.names, self.rows, pinned=not fits)
 
 
 class StreamedPixels(Pixels):
@@ -108,10 +137,20 @@ class StreamedPixels(Pixels):
         spec: what they are fitted to.
         side: of the square.
         workers: processes that read; with 0, threads of this one.
+        pinned: whether batches lie in memory that a GPU copies from by itself.
     """
 
-    def __init__(self, pictures: Pictures, spec: InputSpec, side: int, workers: int = 0) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        spec: InputSpec,
+        side: int,
+        workers: int = 0,
+        *,
+        pinned: bool = False,
+    ) -> None:
         self.pictures, self.spec, self.side, self.workers = pictures, spec, side, workers
+        self.pinned = pinned
         self.channels = spec.channels
         self.labels = torch.tensor(pictures.labels)
         self.names = pictures.names
@@ -120,16 +159,24 @@ class StreamedPixels(Pixels):
         """Read ahead, in worker processes or in threads of this one."""
         read = partial(_read_fitted, self.pictures, self.spec, self.side)
         if self.workers:
-            stream = _from_processes(read, plan, self.workers)
+            stream = _from_processes(read, plan, self.workers, self.pinned)
         else:
-            stream = _from_threads(read, plan, (self.channels, self.side, self.side))
+            shape = (self.channels, self.side, self.side)
+            stream = _from_threads(read, plan, shape, self.pinned)
         for indices, images in stream:
             yield images, self.labels[indices], indices
 
     def subset(self, indices: Indices | Tensor) -> StreamedPixels:
         """The pictures at ``indices``, streamed as well."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return StreamedPixels(self.pictures.subset(chosen), self.spec, self.side, self.workers)
+        return self._of(self.pictures.subset(chosen), self.pinned)
+
+    def near(self, device: torch.device) -> StreamedPixels:
+        """Read into pinned memory for a GPU."""
+        return self._of(self.pictures, True) if device.type == "cuda" else self
+
+    def _of(self, pictures: Pictures, pinned: bool) -> StreamedPixels:
+        return StreamedPixels(pictures, self.spec, self.side, self.workers, pinned=pinned)
 
 
 def load_pixels(
@@ -193,7 +240,7 @@ _Read = Callable[[int], NDArray[np.uint8]]
 
 
 def _from_threads(
-    read: _Read, plan: Iterable[Tensor], shape: tuple[int, int, int]
+    read: _Read, plan: Iterable[Tensor], shape: tuple[int, int, int], pinned: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Reads ahead, so that it overlaps with what is done with a batch.
 
@@ -203,7 +250,7 @@ def _from_threads(
 
     def places() -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for indices in plan:
-            images = torch.empty(len(indices), *shape, dtype=torch.uint8)
+            images = torch.empty(len(indices), *shape, dtype=torch.uint8, pin_memory=pinned)
             under_way.append((indices, images))
             yield from zip(indices.tolist(), images.numpy(), strict=True)
 
@@ -237,7 +284,7 @@ class _Reader(Dataset[tuple[Tensor, Tensor] | str]):
 
 
 def _from_processes(
-    read: _Read, plan: Iterable[Tensor], workers: int
+    read: _Read, plan: Iterable[Tensor], workers: int, pinned: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     loader = DataLoader(
         _Reader(read),
@@ -245,6 +292,7 @@ def _from_processes(
         num_workers=workers,
         collate_fn=_as_it_is,
         worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=pinned,
     )
     for batch in loader:
         if isinstance(batch, str):

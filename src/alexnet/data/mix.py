@@ -6,6 +6,8 @@ So a batch can be shared among processes, as long as each share begins at an eve
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -55,17 +57,18 @@ def mix(
         return images, targets
     numbers = draws(seed, epoch, indices.cpu()[:even:2], _DRAWS, MIX)
     share = beta(numbers[:, _SHARE], config.mixup or config.cutmix)
-    weight = share.to(images)[:, None, None, None]
+    sent = partial(torch.Tensor.to, non_blocking=images.is_cuda)
+    weight = sent(share, images)[:, None, None, None]
     if config.cutmix:
         side = images.shape[-1]
         cut = numbers[:, _WHICH] < (0.5 if config.mixup else 1)
         boxes = _boxes(side, beta(numbers[:, _SHARE], config.cutmix), numbers) * cut[:, None]
-        outside = torch.where(cut, 1.0, share).to(images)
-        weight = _weights(side, outside, boxes.to(images.device))
+        outside = sent(torch.where(cut, 1.0, share), images)
+        weight = _weights(side, outside, sent(boxes, images.device))
         # The share of the labels is that of the rectangle in whole pixels, cut off at the edges.
         area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
         share = torch.where(cut, 1 - area.double() / side**2, share.double())
-    return _blended(images, weight, even), _blended(targets, share.to(targets)[:, None], even)
+    return _blended(images, weight, even), _blended(targets, sent(share, targets)[:, None], even)
 
 
 def _blended(values: Tensor, weight: Tensor, even: int) -> Tensor:

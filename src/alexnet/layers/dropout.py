@@ -65,7 +65,7 @@ class Dropout(nn.Dropout):
         if self._key is None or self._rows is None:
             return torch.empty_like(x).bernoulli_(1 - self.p)
         units = torch.arange(x[0].numel(), device=x.device) + self.first_unit
-        pictures = hash64(self._key, self._rows.to(x.device))
+        pictures = hash64(self._key, self._rows.to(x.device, non_blocking=x.is_cuda))
         bits = hash64(0, pictures[:, None] + signed(GOLDEN) * (units + 1))
         kept = shifted(bits, 40) >= round(self.p * (1 << 24))  # the upper 24 bits, as a uniform
         return kept.to(x.dtype).view_as(x)

@@ -4,8 +4,9 @@
 
 The paper multiplies the SUM by alpha; Caffe, the original code and ``torch.nn.LocalResponseNorm``
 multiply the MEAN over the window's nominal size (the paper's alpha=1e-4, n=5 is their alpha=5e-4).
-Both readings are here: ``alpha_mode="sum"`` and ``alpha_mode="mean"``. On a processor float32 and
-bfloat16 are computed by :mod:`alexnet.layers.lrn_kernels`, everything else by torch's operations.
+Both readings are here: ``alpha_mode="sum"`` and ``alpha_mode="mean"``. On a processor and on a GPU
+the narrow floating types are computed by :mod:`alexnet.layers.lrn_kernels`, everything else by
+torch's operations.
 """
 
 from __future__ import annotations

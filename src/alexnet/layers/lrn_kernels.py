@@ -1,9 +1,10 @@
-"""How local response normalization is computed on a processor: few passes over the memory.
+"""How local response normalization is computed: few passes over the memory.
 
 A kernel reads a tensor as blocks of channels x places (:class:`Shape`) and works on one piece after
 another that stays in the cache. Only the input is kept for the backward pass; sums and powers are
 computed again, which costs less than to read them. :class:`Compiled` is C (``native/lrn.c``);
-:class:`InPieces` is torch's own operations, for machines without a compiler.
+:class:`InPieces` is torch's own operations, for machines without a compiler. On a GPU it is Triton
+(:mod:`alexnet.layers.lrn_triton`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 from alexnet.layers.native import in_reach, native
 
@@ -48,7 +50,7 @@ class Shape:
 
 
 class Kernel(Protocol):
-    """Computes float32 and bfloat16; what it is given lies in memory as the shape says."""
+    """Computes float32 and bfloat16 at least; what it is given lies in memory as ``Shape`` says."""
 
     def forward(self, x: Tensor, y: Tensor, shape: Shape, window: Window) -> None:
         """Write the normalized ``x`` into ``y``."""
@@ -206,13 +208,24 @@ def best_kernel() -> Kernel:
     return InPieces() if library is None else Compiled(library)
 
 
+@functools.cache
+def gpu_kernel() -> Kernel | None:
+    """Triton's, where it is installed and knows this machine's GPU."""
+    if not has_triton():
+        return None
+    from alexnet.layers.lrn_triton import Triton
+
+    return Triton()
+
+
 def kernel_for(x: Tensor) -> Kernel | None:
-    """What computes ``x``: float32 or bfloat16 on a processor, neither traced nor mapped."""
-    if (
-        x.device.type != "cpu"
-        or x.dtype not in (torch.float32, torch.bfloat16)
-        or torch.compiler.is_compiling()
-    ):
+    """What computes ``x``: float32 or bfloat16, on a GPU float16 too, neither traced nor mapped."""
+    if torch.compiler.is_compiling():
+        return None
+    if x.device.type == "cuda":
+        narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        return gpu_kernel() if narrow and in_reach(x, "cuda") else None
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return None
     if type(x).__name__ == "FakeTensor":
         return ShapesOnly()

@@ -76,6 +76,7 @@ class Session:
             config.training.device,
             config.training.precision,
             large=model_entry(request.model).low_precision_pays,
+            deterministic=config.training.deterministic,
         )
         self.splits: Splits = on_main(self._open)
         self._check_everywhere()

@@ -100,6 +100,8 @@ class TrainingConfig:
         checkpoint_minutes: time between checkpoints within an epoch.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"fp64"`` to check others.
         device: ``"auto"`` or a torch device.
+        deterministic: on a GPU, take algorithms that give the same bits each time (a processor's do
+            anyway), so that a run which was stopped ends as if it had not been; slower.
         seed: of the weights, the order, augmentation and dropout.
     """
 
@@ -135,6 +137,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 10.0
     precision: Precision = "auto"
     device: str = "auto"
+    deterministic: bool = False
     seed: int = 0
 
 

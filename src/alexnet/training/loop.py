@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alexnet.data.ahead import ahead
 from alexnet.data.augment import AugmentConfig
 from alexnet.data.colors import ColorStatistics
 from alexnet.data.loader import Pixels
@@ -95,12 +96,14 @@ class _Training:
 
     Attributes:
         job: what it was given.
+        pixels: its pictures, near the device.
         state: what moves.
         position: where it stands.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.pixels = job.pixels.near(job.runtime.device)
         parallel = share_work(job.network, job.training, job.runtime)
         self.parallel, self.state = parallel, TrainingState(parallel, job.training, job.runtime)
         self.position = self._begin()
@@ -146,7 +149,8 @@ class _Training:
     def _run_epoch(self, interrupt: Interrupt) -> None:
         """Go through the training pictures once, from ``position.batch`` on."""
         job, config, position = self.job, self.job.training, self.position
-        count = len(job.pixels)
+        pixels, device = self.pixels, job.runtime.device
+        count = len(pixels)
         size = math.ceil(count / config.batch_size)
         counts = class_counts(job.pixels, job.network)
         loss_of = build_loss(job.network, config, counts)
@@ -163,16 +167,16 @@ class _Training:
         place = (self.parallel.data_rank, self.parallel.data_count, job.augment.share)
         plan = (share_of(batch, *place).indices for batch in batches)
         title = f"epoch {position.epoch + 1}/{config.epochs}"
-        sums = Sums(position.totals, self.parallel, job.runtime.device)
+        sums = Sums(position.totals, self.parallel, device)
         sent, first = bytes_sent(), position.batch
         set_training(self.parallel.trained)
-        stream = track(job.pixels.batches(plan), title, len(batches))
-        for (pixels, labels, _), batch in zip(stream, batches, strict=True):
+        stream = track(ahead(pixels.batches(plan), device), title, len(batches))
+        for (images, labels, _), batch in zip(stream, batches, strict=True):
             number = position.epoch * size + position.batch
             rate = learning_rate(number, config.epochs * size, config, scores)
             set_rates(self.state.optimizer, rate, position.epoch, config)
             share = share_of(batch, *place)
-            stepper.step(pixels, labels, share, position.epoch, number, sums)
+            stepper.step(images, labels, share, position.epoch, number, sums)
             position.batch += 1
             if position.batch % CHECK_EVERY == 0 or position.batch == size:
                 self._check(sums)

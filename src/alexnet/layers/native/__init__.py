@@ -71,11 +71,11 @@ def native() -> Native:
         return Native(None, why)
 
 
-def in_reach(x: torch.Tensor) -> bool:
-    """Whether C may read the memory of ``x``: on the processor, neither traced nor mapped."""
+def in_reach(x: torch.Tensor, device: str = "cpu") -> bool:
+    """Whether code of our own may read the memory of ``x``: there, neither traced nor mapped."""
     return (
         type(x) in (torch.Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
+        and x.device.type == device
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
