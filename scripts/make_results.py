@@ -157,6 +157,22 @@ def curves() -> Iterator[Row]:
     yield "its memory grows by", f"{found['memory_grown']:.1%}", "curves"
 
 
+def gpu() -> Iterator[Row]:
+    """On a GPU."""
+    found = read("gpu")
+    name = found["gpu"]
+    for size in found["steps"]:
+        about = f"{name}: `alexnet`, a training step of {size['batch_size']:,}"
+        ours = figure(size["images_a_second"]["alexnet"], "images/s", digits=0)
+        over = times(size["over"]["stock, advised"])
+        yield f"{about} ({ours}), over stock modules: bf16, channels_last, fused", over, "gpu"
+    for layer, about in (("lrn", "LRN, forward and backward, bf16"), ("pooling", "max-pooling")):
+        yield f"{name}: {about}, over torch's", times(found["layers"][f"{layer}_over_torch"]), "gpu"
+    for way, epoch in found["epochs"].items():
+        share = f"{epoch['images_a_second']:,.0f} images/s, **{epoch['over_bare_steps']:.2f}**"
+        yield f"{name}: an epoch with the paper's augmentation, {way}, over bare steps", share, "gpu"
+
+
 SECTIONS = {
     lrn: "lrn",
     step: "step",
@@ -166,6 +182,7 @@ SECTIONS = {
     precision: "bf16",
     startup: "startup",
     curves: "curves",
+    gpu: "gpu",
 }
 """Each with the script that it needs to have been run."""
 
@@ -188,8 +205,10 @@ def results() -> str:
             continue
         for about, value, script in section():
             lines.append(f"| {about} | {value} | `{script}.py` |")
-            machines.add(read(script)["machine"]["processor"])
-    lines += ["", f"Measured on two cores of: {', '.join(sorted(machines))}.", ""]
+            if script != "gpu":
+                machines.add(read(script)["machine"]["processor"])
+    where = f"Measured on two cores of: {', '.join(sorted(machines))}; the GPU's rows on one GPU."
+    lines += ["", where, ""]
     return "\n".join(lines)
 
 

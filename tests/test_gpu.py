@@ -17,7 +17,7 @@ from alexnet import runtime
 from alexnet.data import open_data
 from alexnet.data.ahead import ahead
 from alexnet.data.loader import MemoryPixels, Pixels, StreamedPixels, load_pixels
-from alexnet.layers import LocalResponseNorm, local_response_norm
+from alexnet.layers import LocalResponseNorm, MaxPool2d, local_response_norm
 from alexnet.layers.lrn_kernels import KernelNorm, Window, gpu_kernel, plain
 from alexnet.models import create_model, input_spec
 
@@ -35,17 +35,16 @@ def test_triton_is_here_and_used() -> None:
     assert "KernelNorm" in type(local_response_norm(x, 5).grad_fn).__name__
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("layout", ["maps", "channels last", "neither"])
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize(
-    "window",
+@pytest.mark.parametrize(  # each is compiled anew, about a second
+    ("dtype", "layout", "groups", "window"),
     [
-        Window(2, 2, 1e-4, 0.75, 2.0),
-        Window(2, 2, 0.3, 0.75, 2.0, rectify=True),
-        Window(3, 1, 0.5, 0.6, 1.0),
-        Window(0, 0, 0.2, 1.25, 0.5),
-        Window(30, 30, 0.02, 0.75, 1.0),
+        (torch.float32, "maps", 1, Window(2, 2, 1e-4, 0.75, 2.0)),
+        (torch.float32, "channels last", 2, Window(2, 2, 0.3, 0.75, 2.0, rectify=True)),
+        (torch.bfloat16, "channels last", 1, Window(2, 2, 0.3, 0.75, 2.0, rectify=True)),
+        (torch.bfloat16, "maps", 2, Window(3, 1, 0.5, 0.6, 1.0)),
+        (torch.float16, "channels last", 2, Window(2, 2, 0.3, 0.75, 2.0)),
+        (torch.float16, "neither", 1, Window(0, 0, 0.2, 1.25, 0.5)),
+        (torch.float32, "channels last", 1, Window(9, 9, 0.02, 0.75, 1.0)),
     ],
 )
 def test_the_kernel_is_the_formula(
@@ -69,6 +68,21 @@ def test_the_kernel_is_the_formula(
     close = 4 * torch.finfo(dtype).eps
     torch.testing.assert_close(y.double(), wanted, rtol=close, atol=close)
     torch.testing.assert_close(dx.double(), slope, rtol=8 * close, atol=8 * close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("size", "stride", "ceil"), [(3, 2, False), (3, 2, True), (2, 2, False)])
+def test_pooling_is_torchs(dtype: torch.dtype, size: int, stride: int, ceil: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randint(0, 50, (5, 24, 13, 10), device=GPU).to(dtype)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    y = MaxPool2d(size, stride, ceil_mode=ceil)(x)
+    assert "_Pooled" in type(y.grad_fn).__name__
+    wanted = torch.nn.functional.max_pool2d(x, size, stride, ceil_mode=ceil)
+    assert torch.equal(y, wanted)
+    g = torch.randint_like(y, 9)
+    (dx,), (slope,) = (torch.autograd.grad(pooled, x, g) for pooled in (y, wanted))
+    assert torch.equal(dx, slope)
 
 
 def test_a_constant_of_zero_meets_no_channel_that_is_not_there() -> None:
@@ -132,7 +146,7 @@ def test_training_is_that_of_a_processor(tmp_path: Path, draw_shapes: Draw) -> N
     ]
     for name, wanted in both[0].items():
         off = (both[1][name] - wanted).norm() / wanted.norm()
-        assert off < 1e-4, name
+        assert off < 1e-3, name
 
 
 @pytest.mark.parametrize("memory_gb", [None, 0])
@@ -190,7 +204,7 @@ def test_pictures_beyond_half_of_the_free_memory_stay(monkeypatch: pytest.Monkey
 
 def test_it_scores_as_a_processor_does() -> None:
     results = [
-        alexnet.evaluate("lenet5", "mnist-5k", device=device, precision="fp32")
+        alexnet.evaluate("lenet5/mnist-5k", "mnist-5k", device=device, precision="fp32")
         for device in ("cpu", "cuda")
     ]
     assert results[0].top1 == results[1].top1
@@ -216,9 +230,9 @@ def test_the_commands_take_it(tmp_path: Path, draw_shapes: Draw, alexnet_command
 
 def test_algorithms_are_tried_out_only_while_it_works() -> None:
     cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.deterministic
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
     with runtime.resolve("cuda").active():
-        assert (cudnn.benchmark, cudnn.deterministic) == (True, False)
+        assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (True, False, False)
     with runtime.resolve("cuda", deterministic=True).active():
-        assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
-    assert (cudnn.benchmark, cudnn.deterministic) == before
+        assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (False, True, False)
+    assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before

@@ -97,21 +97,23 @@ class Runtime:
     def active(self) -> Iterator[None]:
         """While entered, one operation uses :attr:`threads` threads.
 
-        On a processor, a large network's memory is also kept from one step to the next; on a GPU
-        the first step tries out which algorithms are fastest.
+        On a processor, a large network's memory is also kept from one step to the next. On a GPU
+        the first step tries out which algorithms are fastest, and fp32 is fp32: torch's default
+        rounds what a convolution is given to TF32's 10 bits.
         """
         if self.device.type == "cpu" and self.channels_last:
             keep_freed_memory()
         cudnn = torch.backends.cudnn
-        before = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic
+        before = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
         torch.set_num_threads(self.threads)
         if self.device.type == "cuda":
             cudnn.benchmark, cudnn.deterministic = not self.deterministic, self.deterministic
+            cudnn.allow_tf32 = False
         try:
             yield
         finally:
             torch.set_num_threads(before[0])
-            cudnn.benchmark, cudnn.deterministic = before[1:]
+            cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before[1:]
 
     def to_dict(self) -> dict[str, Any]:
         """What ``auto`` became, in plain JSON types."""

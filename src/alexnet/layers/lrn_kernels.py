@@ -16,9 +16,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._triton import has_triton
 
-from alexnet.layers.native import in_reach, native
+from alexnet.layers.native import in_reach, native, triton_runs
 
 PIECE = 3 << 17
 """Numbers that :class:`InPieces` works on at a time, 1.5 MB of float32. Smaller pieces would stay
@@ -211,7 +210,7 @@ def best_kernel() -> Kernel:
 @functools.cache
 def gpu_kernel() -> Kernel | None:
     """Triton's, where it is installed and knows this machine's GPU."""
-    if not has_triton():
+    if not triton_runs():
         return None
     from alexnet.layers.lrn_triton import Triton
 

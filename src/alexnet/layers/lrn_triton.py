@@ -92,6 +92,15 @@ def _power(total, beta, three_quarters: tl.constexpr):
 
 
 @jit
+def _next_power(total, beta, three_quarters: tl.constexpr):
+    """``total ^ -(beta + 1)``; a multiplication takes less than a division."""
+    if three_quarters:
+        root = tl.rsqrt(total)
+        return root * root * root * tl.sqrt(root)
+    return tl.exp2(-(beta + 1.0) * tl.log2(total))
+
+
+@jit
 def _forward(
     x, y, count, factor, beta, k, channels: tl.constexpr, stride: tl.constexpr,
     below: tl.constexpr, above: tl.constexpr, rectify: tl.constexpr, wide: tl.constexpr,
@@ -128,7 +137,7 @@ def _backward(
         )  # fmt: skip
         activation = _read(x, place, channel, inside, step - above, channels, stride, rectify)
         pull = _read(g, place, channel, inside, step - above, channels, stride, False)
-        ratio = pull * activation * _power(theirs, beta, three_quarters) / theirs
+        ratio = pull * activation * _next_power(theirs, beta, three_quarters)
         ratios += tl.where(activation == 0.0, 0.0, ratio)  # also beyond the last channel, with k=0
     slope = direct - 2.0 * factor * beta * value * ratios
     if rectify:

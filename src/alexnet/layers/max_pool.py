@@ -1,9 +1,9 @@
 """Max-pooling that remembers one byte a window: where its largest number was.
 
 Torch keeps that place in eight bytes, and the pooled map as well, and reads and clears them on the
-way back. Here (``native/maxpool.c``) a pooling layer of AlexNet takes a third of the time and an
-eighth of the memory that is kept. Where there is no compiler, and for what the kernel does not do,
-torch's own is used; both give the same numbers.
+way back. Here (``native/maxpool.c``; on a GPU :mod:`alexnet.layers.max_pool_triton`) a pooling
+layer of AlexNet takes a third of the time and an eighth of the memory that is kept. Where neither
+can be had, and for what the kernels do not do, torch's own is used; all give the same numbers.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.layers.native import in_reach, native
+from alexnet.layers.native import in_reach, native, triton_runs
 
 _LANES = 16  # channels that a vector of the widest processor holds
 _LARGEST = 15  # side of a window whose places a byte can number
 _KINDS = {torch.float32: "float", torch.bfloat16: "bf16"}
+_ON_GPU = (*_KINDS, torch.float16)
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """A drop-in for ``torch.nn.MaxPool2d``, faster for maps in ``channels_last`` on a processor.
+    """A drop-in for ``torch.nn.MaxPool2d``, faster for maps in ``channels_last``.
 
     Input ``[N, C, H, W]``, output ``[N, C, h, w]``. Overlapping pooling, the paper's, is
     ``MaxPool2d(3, 2)`` (Krizhevsky et al. 2012, section 3.4).
@@ -45,7 +46,7 @@ def _suits(x: Tensor, size: int) -> bool:
     """Whether the kernel reads ``x`` as it lies in memory, with windows of ``size``."""
     if (
         x.dim() != 4
-        or x.dtype not in _KINDS
+        or x.dtype not in (_ON_GPU if x.is_cuda else _KINDS)
         or x.shape[1] < _LANES
         or min(x.shape[2:]) < size
         or not x.numel()
@@ -54,6 +55,8 @@ def _suits(x: Tensor, size: int) -> bool:
         return False
     if type(x).__name__ == "FakeTensor":  # without numbers, to see what a network keeps
         return x.device.type == "cpu" and native().library is not None
+    if x.is_cuda:
+        return in_reach(x, "cuda") and triton_runs()
     return in_reach(x) and native().library is not None
 
 
@@ -74,8 +77,18 @@ class _Told(ctypes.Structure):
 def _call(name: str, like: Tensor, told: _Told, *tensors: Tensor | None) -> None:
     if type(like).__name__ == "FakeTensor":
         return
+    if like.is_cuda:
+        _on_gpu(name, told, *tensors)
+        return
     places = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
     getattr(native().library, f"max_pool_{name}_{_KINDS[like.dtype]}")(*places, ctypes.byref(told))
+
+
+def _on_gpu(name: str, told: _Told, *tensors: Tensor | None) -> None:
+    from alexnet.layers import max_pool_triton
+
+    sides = [getattr(told, side) for side in max_pool_triton.Pool.__dataclass_fields__]
+    getattr(max_pool_triton, name)(max_pool_triton.Pool(*sides), *tensors)
 
 
 def _windows(length: int, size: int, stride: int, ceil: bool) -> int:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils._triton import has_triton
 
 log = logging.getLogger("alexnet")
 
@@ -81,6 +82,12 @@ def in_reach(x: torch.Tensor, device: str = "cpu") -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
     )
+
+
+@functools.cache
+def triton_runs() -> bool:
+    """Whether Triton is installed and knows this machine's GPU."""
+    return bool(has_triton())
 
 
 def _folder() -> Path:
