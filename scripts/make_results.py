@@ -170,7 +170,8 @@ def gpu() -> Iterator[Row]:
         yield f"{name}: {about}, over torch's", times(found["layers"][f"{layer}_over_torch"]), "gpu"
     for way, epoch in found["epochs"].items():
         share = f"{epoch['images_a_second']:,.0f} images/s, **{epoch['over_bare_steps']:.2f}**"
-        yield f"{name}: an epoch with the paper's augmentation, {way}, over bare steps", share, "gpu"
+        about = f"{name}: an epoch with the paper's augmentation, {way}, over bare steps"
+        yield about, share, "gpu"
 
 
 SECTIONS = {
