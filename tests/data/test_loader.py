@@ -189,3 +189,13 @@ def test_an_import_of_the_package_is_quiet_and_light():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
     assert done.stderr == ""
+
+
+def test_a_gpu_has_a_process_of_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    assert workers_beside(torch.device("cpu")) == 2
+    assert workers_beside(torch.device("cuda")) == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert workers_beside(torch.device("cuda", 3)) == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert workers_beside(torch.device("cuda", 3)) == 2

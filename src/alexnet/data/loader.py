@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from alexnet.data.fit import fit, pixels_wanted
 from alexnet.data.pictures import ArrayPictures, Indices, Pictures
-from alexnet.data.threads import in_threads
+from alexnet.data.threads import available_processors, in_threads
 from alexnet.errors import AlexnetError, FailedError
 from alexnet.progress import track
 from alexnet.spec import InputSpec
@@ -212,6 +212,16 @@ def load_pixels(
         for row, square in enumerate(track(fitted, "reading pictures", len(pictures))):
             images[row] = torch.from_numpy(square)
     return MemoryPixels(images, torch.tensor(pictures.labels), pictures.names)
+
+
+def workers_beside(device: torch.device) -> int:
+    """How many processes decode for what trains on ``device``, unless told otherwise.
+
+    A GPU leaves the processors free: its process's share of the machine's.
+    """
+    if device.type != "cuda":
+        return 2
+    return max(2, available_processors() // local_world_size())
 
 
 def fits_in_memory(size: int, pictures: Pictures, memory_limit: int | None) -> bool:

@@ -14,7 +14,7 @@ from torch import nn
 
 from alexnet import files
 from alexnet.data.colors import ColorStatistics, measure_colors
-from alexnet.data.loader import Pixels, fits_in_memory, load_pixels
+from alexnet.data.loader import Pixels, fits_in_memory, load_pixels, workers_beside
 from alexnet.data.pillow import DecodeError
 from alexnet.data.sources import Pictures, Splits, data_folder, open_data, write_bad_images
 from alexnet.errors import UsageError
@@ -143,7 +143,8 @@ class Session:
             self.val_pixels = self._load(self.splits.val, train=False)
 
     def _load(self, pictures: Pictures, *, train: bool) -> Pixels:
-        workers, limit = self.request.config.data.workers, self._memory_limit
+        told, limit = self.request.config.data.workers, self._memory_limit
+        workers = workers_beside(self.runtime.device) if told is None else told
         return load_pixels(pictures, self.spec, train=train, workers=workers, memory_limit=limit)
 
     @property

@@ -38,7 +38,8 @@ class DataConfig:
         test_fraction: share of a folder without a ``test`` part that is kept aside and read once.
         fold: which of the five folds of ``mnist-5k`` is the test part.
         seed: of the splits.
-        workers: processes that decode pictures that are not kept in memory.
+        workers: processes that decode pictures that are not kept in memory, or threads where that
+            is 0; None is 2, and beside a GPU one a processor.
         memory_gb: decoded pictures of a part that take at most so many gigabytes (2^30 bytes) are
             kept in memory, others are read batch by batch; None is 4, and 0 for data that are read
             from where they lie (prepared ones, Hugging Face's).
@@ -51,7 +52,7 @@ class DataConfig:
     test_fraction: float = 0.2
     fold: int = 0
     seed: int = 0
-    workers: int = 2
+    workers: int | None = None
     memory_gb: float | None = None
 
 
@@ -279,7 +280,7 @@ class Config:
             ),
             ("data.val_fraction", d.val_fraction, 0 <= d.val_fraction < 1, "from 0 to below 1"),
             ("data.test_fraction", d.test_fraction, 0 <= d.test_fraction < 1, "from 0 to below 1"),
-            ("data.workers", d.workers, d.workers >= 0, "0 or more"),
+            ("data.workers", d.workers, d.workers is None or d.workers >= 0, "0 or more"),
             (
                 "data.memory_gb",
                 d.memory_gb,
