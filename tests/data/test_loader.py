@@ -25,6 +25,7 @@ from alexnet.data import (
     load_pixels,
     open_data,
 )
+from alexnet.data.loader import workers_beside
 from alexnet.data.pictures import Pictures
 from alexnet.data.threads import in_threads
 from alexnet.errors import FailedError
