@@ -157,6 +157,27 @@ def curves() -> Iterator[Row]:
     yield "its memory grows by", f"{found['memory_grown']:.1%}", "curves"
 
 
+def views() -> Iterator[Row]:
+    """Ten crops."""
+    found = read("views")
+    about = f"testing AlexNet on {found['pictures']:,} JPEGs by ten crops, over by the center"
+    yield about, times(found["ratio"]), "views"
+
+
+def ensembles() -> Iterator[Row]:
+    """Several networks together."""
+    found = read("ensembles")
+    gain, mixed = found["gain"], found["lenet_with_alexnet"]
+    low, high = (100 * value for value in gain["interval"])
+    yield (
+        f"three LeNets together, Fashion-MNIST, test top-1 less the best one's, {gain['n']} triples",
+        f"**{100 * gain['mean']:+.2f}** points (95% interval {low:+.2f} to {high:+.2f})",
+        "ensembles",
+    )
+    each = " and ".join(f"{value:.2%}" for value in mixed["members"])
+    yield f"LeNet and AlexNet together; alone {each}", f"{mixed['top1']:.2%}", "ensembles"
+
+
 def gpu() -> Iterator[Row]:
     """On a GPU."""
     found = read("gpu")
@@ -183,6 +204,8 @@ SECTIONS = {
     precision: "bf16",
     startup: "startup",
     curves: "curves",
+    views: "views",
+    ensembles: "ensembles",
     gpu: "gpu",
 }
 """Each with the script that it needs to have been run."""
