@@ -170,7 +170,7 @@ def ensembles() -> Iterator[Row]:
     gain, mixed = found["gain"], found["lenet_with_alexnet"]
     low, high = (100 * value for value in gain["interval"])
     yield (
-        f"three LeNets together, Fashion-MNIST, test top-1 less the best one's, {gain['n']} triples",
+        f"three LeNets on Fashion-MNIST, test top-1 less the best one's, {gain['n']} triples",
         f"**{100 * gain['mean']:+.2f}** points (95% interval {low:+.2f} to {high:+.2f})",
         "ensembles",
     )
