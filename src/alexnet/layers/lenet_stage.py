@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from alexnet.layers.activation import ScaledTanh
 from alexnet.layers.lenet import SparseConv2d
-from alexnet.layers.native import in_reach, native
+from alexnet.layers.native import native
+from alexnet.layers.reach import in_reach
 
 SIDE = 5
 SQUASHES: dict[type[nn.Module], int] = {nn.ReLU: 0, nn.Tanh: 1, ScaledTanh: 2, nn.Sigmoid: 3}

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alexnet.layers.native import in_reach, native, triton_runs
+from alexnet.layers.native import native
+from alexnet.layers.reach import in_reach, triton_runs
 
 PIECE = 3 << 17
 """Numbers that :class:`InPieces` works on at a time, 1.5 MB of float32. Smaller pieces would stay

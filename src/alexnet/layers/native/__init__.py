@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils._triton import has_triton
 
 log = logging.getLogger("alexnet")
 
@@ -70,24 +69,6 @@ def native() -> Native:
         why = f"{compiler[0]} failed: {short}"
         log.debug("native functions are not used: %s", said)
         return Native(None, why)
-
-
-def in_reach(x: torch.Tensor, device: str = "cpu") -> bool:
-    """Whether code of our own may read the memory of ``x``: there, neither traced nor mapped."""
-    return (
-        type(x) in (torch.Tensor, torch.nn.Parameter)
-        and x.device.type == device
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-    )
-
-
-@functools.cache
-def triton_runs() -> bool:
-    """Whether Triton is installed and knows this machine's GPU."""
-    return bool(has_triton())
 
 
 def _folder() -> Path:
