@@ -280,6 +280,7 @@ def headline() -> str:
     ratios = read("step")["ratios"]
     rates = read("step")["images_a_second"]
     lenet_times = read("lenet_loop")["times_as_fast"]
+    gpu_steps = read("gpu")["steps"]
     pipe = read("pipeline")["ratios"]
     rows = (
         (
@@ -304,6 +305,15 @@ def headline() -> str:
         ),
         ("`lenet5_dense`, 60,000 pictures", "the usual DataLoader loop", lenet_times["loader"]),
         ("", "the loop over tensors in memory", lenet_times["tensors in memory"]),
+        *(
+            (
+                f"H200: `alexnet`, a step of {size['batch_size']:,} "
+                f"({size['images_a_second']['alexnet']['median']:,.0f} images/s)",
+                "the same network of torch's modules: bf16, channels_last, fused optimizer",
+                size["over"]["stock, advised"],
+            )
+            for size in (gpu_steps[0], gpu_steps[-1])
+        ),
     )
     lines = ["| training | against | times as fast |", "|---|---|---:|"]
     lines += [f"| {mine} | {theirs} | {found['median']:.1f} |" for mine, theirs, found in rows]
