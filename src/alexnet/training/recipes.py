@@ -207,8 +207,8 @@ def modern() -> Config:
     pictures and more; a few hundred are better served by ``alexnet finetune``.
 
     Measured: ``alexnet_bn`` at 67 pixels on 773 drawings in 12 classes, 300 epochs at a rate of
-    0.001, four splits: top-1 0.668 (deviation 0.026); ``paper`` 0.650 (0.043), and without
-    augmentation 0.565 (0.024). 4 to 8 minutes a run on one core (``docs/recipes.md``).
+    0.001, four splits: top-1 0.671 (deviation 0.026); ``paper`` 0.650 (0.038), and without
+    augmentation 0.553 (0.008). 7 to 14 minutes a run on one core (``docs/recipes.md``).
     """
     return Config(
         data=DataConfig(val_fraction=0.1),
