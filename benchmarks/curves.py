@@ -3,10 +3,10 @@
 Claims: the time of an epoch from files is linear in the number of pictures (seconds a picture
 within 5% of the largest's, from 1 to 16 times as many), and memory is flat (within 5%). AlexNet at
 67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew. All five sizes are measured
-in turn, so many epochs of each that all train on as many pictures and take as long (the machine's
-own speed drifts by several percent a minute), after one that warms up; a ratio is the median of
-those of 3 rounds. The other curves are of the training step of the full network, each point a
-process of its own; memory is its highest resident size.
+side by side, a second of each in turn (the machine's own speed drifts by several percent a
+minute), so many epochs of each that all train on as many pictures, after a training that warms up;
+a ratio is the median of those of 3 rounds. The other curves are of the training step of the full
+network, each point a process of its own; memory is its highest resident size.
 
     python benchmarks/curves.py
 """
@@ -29,14 +29,18 @@ import _record
 import numpy as np
 import pipeline
 from _alternate import ratio
+from _turns import give_turns, take_turns
 
 import alexnet
 from alexnet import runtime
+from alexnet.training import sums
 from alexnet.training.measure import measure_step
 
 FIRST, TIMES, ROUNDS = 1024, (1, 2, 4, 8, 16), 3
 BATCHES = tuple(2**power for power in range(10))
 SIZES = (67, 99, 131, 163, 195, 227)
+TURN = 1.0
+"""Seconds."""
 WITHIN = 0.05
 
 
@@ -45,10 +49,22 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
-def epoch(folder: str, epochs: str) -> dict[str, float]:
-    """The mean of so many epochs from the files of a folder, after one that warms up."""
+def epoch(warmup: str, folder: str, epochs: str) -> dict[str, float]:
+    """The mean of so many epochs from the files of a folder, taking turns with other sizes."""
+    train_on(warmup, 1)
+    take_turns(sums)
+    records = train_on(folder, int(epochs))
+    return {
+        "seconds": statistics.mean(record["seconds"] for record in records),
+        "pictures": round(records[0]["seconds"] * records[0]["images_per_second"]),
+        "gigabytes": memory(),
+    }
+
+
+def train_on(folder: str, epochs: int) -> list[dict[str, float]]:
+    """What is told of the epochs of a training from files."""
     settings: dict[str, Any] = {
-        "training.epochs": 1 + int(epochs),
+        "training.epochs": epochs,
         "training.batch_size": 64,
         "training.schedule": "cosine",
         "model.hidden": 512,
@@ -61,13 +77,7 @@ def epoch(folder: str, epochs: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "run"
         alexnet.train(folder, "alexnet", "paper", out=out, settings=settings)
-        lines = (out / "metrics.jsonl").read_text().splitlines()[1:]
-    records = [json.loads(line) for line in lines]
-    return {
-        "seconds": statistics.mean(record["seconds"] for record in records),
-        "pictures": round(records[0]["seconds"] * records[0]["images_per_second"]),
-        "gigabytes": memory(),
-    }
+        return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def one_step(batch: str, size: str, threads: str) -> dict[str, float]:
@@ -86,14 +96,19 @@ def ask(*words: str) -> dict[str, float]:
     """One point, in a process of its own."""
     line = [sys.executable, __file__, *words]
     done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
-    print(*words, done.stdout.strip(), file=sys.stderr, flush=True)
-    point: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return {name: round(value, 5) for name, value in point.items()}
+    return point(done.stdout, *words)
+
+
+def point(said: str, *words: str) -> dict[str, float]:
+    """What a process said last."""
+    print(*words, said.strip(), file=sys.stderr, flush=True)
+    values: dict[str, float] = json.loads(said.splitlines()[-1])
+    return {name: round(value, 5) for name, value in values.items()}
 
 
 def by_pictures() -> dict[int, list[dict[str, float]]]:
-    """Epochs of more and more pictures, links to a few; one after another in each round."""
-    points: dict[int, list[dict[str, float]]] = {}
+    """Epochs of more and more pictures, links to a few; side by side in each round."""
+    found: dict[int, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         few = Path(temporary) / "few"
         pipeline.draw(few, 64)
@@ -104,12 +119,15 @@ def by_pictures() -> dict[int, list[dict[str, float]]]:
                 folder = Path(temporary) / f"times {times}" / source.parent.name
                 folder.mkdir(parents=True, exist_ok=True)
                 os.link(source, folder / f"{number:05}.jpg")
+        folders = {times: str(Path(temporary) / f"times {times}") for times in TIMES}
+        commands = [
+            [sys.executable, __file__, "epoch", folders[TIMES[0]], folder, str(TIMES[-1] // times)]
+            for times, folder in folders.items()
+        ]
         for _ in range(ROUNDS):
-            for times in TIMES:
-                folder = Path(temporary) / f"times {times}"
-                point = ask("epoch", str(folder), str(max(TIMES) // times))
-                points.setdefault(times * FIRST, []).append(point)
-    return points
+            for times, said in zip(TIMES, give_turns(commands, TURN), strict=True):
+                found.setdefault(times * FIRST, []).append(point(said, "epoch", str(times)))
+    return found
 
 
 def line(points: Mapping[int, Mapping[str, float]]) -> tuple[float, float, dict[int, float]]:

@@ -15,13 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from alexnet.data.threads import available_processors
 from alexnet.errors import UsageError
 from alexnet.tasks.ablation import ablate
 from alexnet.tasks.ablation.ablate import _first, interval, race, together, verdict
 from alexnet.tasks.ablation.arms import BASE, innovations, stairs
+from alexnet.tasks.ablation.places import ON_ONE_GPU, places, shares
 from alexnet.tasks.ablation.runs import Trained
+from alexnet.tasks.ablation.slope import mean_slope
 
 Draw = Callable[..., Path]
 
@@ -62,6 +66,34 @@ def test_the_race_counts_epochs_to_the_error_that_tanh_ends_with() -> None:
     assert _first([0.3, 0.2, 0.2], 0.2) == 2
 
 
+def test_the_race_says_why_relu_is_not_faster() -> None:
+    rates = {"relu": 0.01, "tanh": 0.01}
+
+    def told(tanh_slope: float, end: float) -> str:
+        tanh = [dataclasses.replace(trained(0.5, 0.2), slope=tanh_slope)] * 2
+        relu = [dataclasses.replace(trained(0.5, end), slope=0.4)] * 2
+        found = race({"relu": relu, "tanh": tanh}, rates)
+        assert found["slopes"] == pytest.approx({"relu": 0.4, "tanh": tanh_slope})
+        return str(found["sentence"])
+
+    assert "slope of tanh is 0.60 at the end, of ReLU 0.40. Tanh is not saturated" in told(0.6, 0.3)
+    assert "Why is not known" in told(0.1, 0.3)
+    relu, tanh = [trained(0.1, 0.0)] * 2, [trained(0.5, 0.2)] * 2
+    assert "slope" not in race({"relu": relu, "tanh": tanh}, rates)["sentence"]
+
+
+def test_slopes_are_derivatives() -> None:
+    inputs = torch.tensor([[0.0, 1.0, -3.0, 3.0], [0.0, 0.5, -0.5, 2.0]]).view(2, 1, 2, 2)
+    wanted = inputs.clone().requires_grad_()
+    wanted.tanh().sum().backward()
+    assert wanted.grad is not None
+    network = nn.Sequential(nn.Tanh(), nn.Flatten())
+    assert mean_slope(network, inputs) == pytest.approx(float(wanted.grad.mean()))
+    assert not network[0]._forward_hooks
+    assert mean_slope(nn.ReLU(), inputs) == 4 / 8
+    assert mean_slope(nn.Sigmoid(), inputs) is None
+
+
 def test_processes_are_compared_in_accuracy_and_in_time() -> None:
     alone = [dataclasses.replace(trained(0.1), top1=0.90, seconds=s) for s in (10.0, 12.0)]
     divided = [dataclasses.replace(trained(0.1), top1=0.91, seconds=s) for s in (5.0, 8.0)]
@@ -83,6 +115,18 @@ def test_the_stairs_end_at_the_base_and_change_one_thing_a_step() -> None:
     assert "two towers" not in names
     for idea in innovations(mirrored=True, towers=True):
         assert any(BASE.get(name) != value for name, value in idea.without.changes.items())
+
+
+def test_trainings_have_a_processor_each_or_gpus_of_their_own() -> None:
+    processors = available_processors()
+    assert places("cpu") == [{}] * processors
+    assert places("cpu", processors) == [{}]
+    assert places("cpu", processors + 1) == []
+    assert shares(["3"], 1) == [{"CUDA_VISIBLE_DEVICES": "3"}] * ON_ONE_GPU
+    assert shares(["3"], 2) == []
+    alone = shares(["0", "1", "GPU-x"], 1)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in alone] == ["0", "1", "GPU-x"]
+    assert shares(["0", "1", "GPU-x"], 2) == [{"CUDA_VISIBLE_DEVICES": "0,1"}]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +157,7 @@ def test_killed_and_started_again_it_trains_nothing_twice(data: Path, tmp_path: 
     assert {p: after[p] for p in before} == before
     result = json.loads((out / "ablation.json").read_text())
     assert all(row["n"] == 2 and row["sentence"] for row in result["innovations"])
+    assert set(result["race"]["slopes"]) == {"relu", "tanh"}
     assert not [p for p in (out / "runs").iterdir() if p.is_dir()]
     if available_processors() > 1:
         assert result["processes"]["n"] == 2

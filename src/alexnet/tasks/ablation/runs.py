@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -16,10 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alexnet import files
-from alexnet.data.threads import available_processors
+from alexnet.data.loader import load_pixels
+from alexnet.data.pictures import Pictures
+from alexnet.data.sources import open_data
 from alexnet.errors import FailedError
 from alexnet.progress import track
+from alexnet.tasks.ablation.places import places
+from alexnet.tasks.ablation.slope import mean_slope
+from alexnet.tasks.predict import Classifier
+
+SOME = 256
+"""Pictures that slopes are measured on."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +43,14 @@ class Trained:
         images: of the test part.
         train_errors: share of training pictures that were wrong, by epoch, as it went.
         seconds: of training.
+        slope: mean derivative of its activations at the end; None of other than tanh and ReLU.
     """
 
     top1: float
     images: int
     train_errors: tuple[float, ...]
     seconds: float
+    slope: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,29 +68,32 @@ class Runs:
         folder: where results are kept, a file a training; an interrupted one goes on in it.
         data: what all learn from.
         model: the network's name.
+        device: that all train on, as in the settings.
     """
 
-    def __init__(self, folder: Path, data: str, model: str) -> None:
-        self.folder, self.data, self.model = folder, data, model
+    def __init__(self, folder: Path, data: str, model: str, device: str = "auto") -> None:
+        self.folder, self.data, self.model, self.device = folder, data, model, device
         self._children: set[subprocess.Popen[str]] = set()
         self._lock, self._stopped = threading.Lock(), False
         folder.mkdir(parents=True, exist_ok=True)
 
     def train(self, wanted: Iterable[Mapping[str, Any]], processes: int = 1) -> list[Trained]:
-        """Train each of ``wanted`` (settings), as many at a time as there are processors.
+        """Train each of ``wanted`` (settings), as many at a time as there are places for.
 
         Args:
             wanted: settings of each.
-            processes: that share a training, data parallel, each with a thread.
+            processes: that share a training, data parallel, each with a thread or a GPU.
 
         Raises:
             FailedError: a training failed; what it said is in the message.
         """
         asked = [_Training(dict(sorted(settings.items())), processes) for settings in wanted]
         new = {self._file(one): one for one in asked if not self._file(one).is_file()}
-        at_a_time = max(1, available_processors() // processes)
-        with concurrent.futures.ThreadPoolExecutor(at_a_time) as pool:
-            under_way = [pool.submit(self._train, one) for one in new.values()]
+        free: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
+        for place in places(self.device, processes):
+            free.put(place)
+        with concurrent.futures.ThreadPoolExecutor(free.qsize()) as pool:
+            under_way = [pool.submit(self._train_in, free, one) for one in new.values()]
             try:
                 done = concurrent.futures.as_completed(under_way)
                 for one in track(done, "training", len(under_way)):
@@ -102,9 +119,18 @@ class Runs:
             images=int(kept["images"]),
             train_errors=tuple(kept["train_errors"]),
             seconds=float(kept["seconds"]),
+            slope=kept["slope"],
         )
 
-    def _train(self, one: _Training) -> None:
+    def _train_in(self, free: queue.SimpleQueue[Mapping[str, str]], one: _Training) -> None:
+        """In the next place that is free."""
+        place = free.get()
+        try:
+            self._train(one, place)
+        finally:
+            free.put(place)
+
+    def _train(self, one: _Training, place: Mapping[str, str]) -> None:
         """In processes with one thread each; its folder goes when it is written down."""
         run = self.folder / self._name(one)
         line = [sys.executable]
@@ -118,7 +144,7 @@ class Runs:
             shutil.rmtree(run, ignore_errors=True)
             for name, value in one.settings.items():
                 line += ["--set", f"{name}={value}"]
-        self._call(line)
+        self._call(line, place)
         config = files.read_json(run / "config.json")
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         metrics = config["metrics"]
@@ -129,12 +155,25 @@ class Runs:
             "images": metrics["test_images"],
             "train_errors": [round(1 - json.loads(told)["train_top1"], 6) for told in lines],
             "seconds": metrics["train_seconds"],
+            "slope": self._slope(run),
         }
         files.write_json(self._file(one), kept)
         shutil.rmtree(run, ignore_errors=True)
 
-    def _call(self, line: Sequence[str]) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def _slope(self, run: Path) -> float | None:
+        """Of a finished training, on some of the pictures that it learned."""
+        classifier = Classifier.load(run, device="cpu", precision="fp32")
+        pixels = load_pixels(self._some, classifier.spec, train=False)
+        ((images, _, _),) = pixels.batches([torch.arange(len(pixels))])
+        return mean_slope(classifier.network, classifier.spec.normalize(images))
+
+    @functools.cached_property
+    def _some(self) -> Pictures:
+        learned = open_data(self.data).train
+        return learned.subset(range(min(SOME, len(learned))))
+
+    def _call(self, line: Sequence[str], place: Mapping[str, str]) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **place}
         with self._lock:
             if self._stopped:
                 return
