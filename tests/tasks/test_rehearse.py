@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 
 from alexnet.cli.main import main
 from alexnet.errors import UsageError
-from alexnet.tasks.rehearse import rehearse
+from alexnet.models import create_model
+from alexnet.tasks.finetune import BY_SIZE, SMALL_INPUT, unfreeze_last
+from alexnet.tasks.rehearse import rehearse, rehearse_finetune
 from alexnet.training.recipes import RECIPES
 
 Draw = Callable[..., Path]
@@ -31,6 +34,17 @@ def test_the_validation_part_costs_a_third_a_picture() -> None:
     assert found.pictures["val"] == 2000
     expected = (40 + 2000 / 50 / 3) * found.step_seconds
     assert found.seconds == pytest.approx(expected)
+
+
+def test_a_finetuning_is_rehearsed_with_the_settings_for_that_many_pictures() -> None:
+    found = rehearse_finetune("mnist-5k", settings={"data.val_fraction": 0.25})
+    assert found.pictures == {"train": 3000, "val": 1000, "test": 1000}
+    assert found.config["training"]["epochs"] == dict(BY_SIZE)[1500]["training.epochs"]
+    assert found.steps_an_epoch == math.ceil(3000 / found.config["training"]["batch_size"])
+    network = create_model("alexnet_owt", num_classes=10, hidden=0, image_size=SMALL_INPUT)
+    unfreeze_last(network, found.config["finetune"]["unfreeze"])
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert 0 < found.parameters == trained < sum(p.numel() for p in network.parameters())
 
 
 def test_the_command_prints_settings_steps_time_and_memory_and_writes_nothing(

@@ -118,15 +118,11 @@ def _finetune(
     done = finished(request)
     if done is not None:
         return done
-    record = find_weights(weights, model)
-    features_only = record is not None and record.covers == "features"
+    covers_features_only(request)  # or refused, before anything is written
     session = Session(request)
     if not request.resumed:
         request.config = suited(request.config, len(session.splits.train), settings)
-    session.read_pictures(choose_size(request, session.splits.train, any_size=features_only))
-    network = session.build_network(**({"hidden": 0} if features_only else {}))
-    linear_classifier(network)
-    session.begin(network)
+    session.begin(build(session))
     position = Position()
     if not session.resumable:
         position = fit_head(session)
@@ -137,6 +133,29 @@ def _finetune(
     position = session.fit(position, "finetune")
     averages = told.share < 1 and position.best_epoch >= 0
     return session.finish(position, (lambda: average(session, told.share)) if averages else None)
+
+
+def build(session: Session) -> nn.Module:
+    """Read the pictures at the size that suits them, and build the network that is fine-tuned.
+
+    Raises:
+        UsageError: it has no linear classifier.
+    """
+    request, features_only = session.request, covers_features_only(session.request)
+    session.read_pictures(choose_size(request, session.splits.train, any_size=features_only))
+    network = session.build_network(**({"hidden": 0} if features_only else {}))
+    linear_classifier(network)
+    return network
+
+
+def covers_features_only(request: Request) -> bool:
+    """Whether the weights that it starts from are those of convolutions, without a head.
+
+    Raises:
+        UsageError: they are another network's.
+    """
+    record = None if request.weights is None else find_weights(request.weights, request.model)
+    return record is not None and record.covers == "features"
 
 
 def suited(config: Config, pictures: int, settings: Mapping[str, Any]) -> Config:

@@ -10,19 +10,22 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from alexnet.data.order import epoch_batches
 from alexnet.errors import UsageError
 from alexnet.models.registry import model_entry
+from alexnet.tasks.finetune import build, suited, unfreeze_last
 from alexnet.tasks.request import Request
 from alexnet.tasks.run import Session
 from alexnet.torchrun import world_size
+from alexnet.training.config import FinetuneConfig
 from alexnet.training.loop import class_counts
 from alexnet.training.optim import build_loss, learning_rate, set_rates
 from alexnet.training.recipes import get_recipe
@@ -96,10 +99,50 @@ def rehearse(
         request = Request.make(
             "train", data, model, None, config, out, resume=False, settings=settings or {}
         )
-        return _rehearsed(Session(request))
+        return _rehearsed(Session(request), _built)
 
 
-def _rehearsed(session: Session) -> Rehearsal:
+def rehearse_finetune(
+    data: str | os.PathLike[str],
+    model: str = "alexnet_owt",
+    weights: str = "imagenet1k-features",
+    *,
+    settings: Mapping[str, Any] | None = None,
+) -> Rehearsal:
+    """As :func:`rehearse`, of the epochs of a fine-tuning: fitting the head is not looked at.
+
+    Args:
+        data: as for :func:`alexnet.finetune`.
+        model: the network's name.
+        weights: what it starts from.
+        settings: dotted names to values.
+
+    Raises:
+        UsageError: as :func:`alexnet.finetune`.
+    """
+    config, told = get_recipe("finetune"), settings or {}
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "run"
+        request = Request.make(
+            "finetune", data, model, weights, config, out, resume=False, settings=told
+        )
+        session = Session(request)
+        request.config = suited(request.config, len(session.splits.train), told)
+        return _rehearsed(session, _built_to_finetune)
+
+
+def _built(session: Session) -> nn.Module:
+    session.read_pictures(session.request.config.data.image_size)
+    return session.build_network()
+
+
+def _built_to_finetune(session: Session) -> nn.Module:
+    network, told = build(session), session.request.config.finetune or FinetuneConfig()
+    unfreeze_last(network, told.unfreeze)
+    return network
+
+
+def _rehearsed(session: Session, built: Callable[[Session], nn.Module]) -> Rehearsal:
     training = session.request.config.training
     splits = session.splits
     counts = {part: len(getattr(splits, part) or ()) for part in ("train", "val", "test")}
@@ -107,8 +150,7 @@ def _rehearsed(session: Session) -> Rehearsal:
     # The steps read as many pictures as they need, not the whole of a large data set.
     some = splits.train.subset(range(min(counts["train"], STEPS * training.batch_size)))
     session.splits = dataclasses.replace(splits, train=some, val=None)
-    session.read_pictures(session.request.config.data.image_size)
-    network = session.runtime.place_network(session.build_network())
+    network = session.runtime.place_network(built(session))
     seconds = _time_steps(session, network, size)
     return Rehearsal(
         config=session.request.config.to_dict(),
@@ -125,7 +167,7 @@ def _rehearsed(session: Session) -> Rehearsal:
     )
 
 
-def _time_steps(session: Session, network: torch.nn.Module, size: int) -> float:
+def _time_steps(session: Session, network: nn.Module, size: int) -> float:
     """Median seconds of a few steps, the first one left out (unless it is the only one)."""
     config, pixels, runtime = session.request.config, session.train_pixels, session.runtime
     training = config.training

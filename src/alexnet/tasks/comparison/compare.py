@@ -28,7 +28,7 @@ from alexnet.tasks.comparison import hog
 from alexnet.tasks.comparison.facts import describe
 from alexnet.tasks.finetune import finetune
 from alexnet.tasks.predict import Classifier
-from alexnet.tasks.rehearse import rehearse
+from alexnet.tasks.rehearse import rehearse, rehearse_finetune
 from alexnet.tasks.report import comparison_table, write_comparison
 from alexnet.tasks.run import Run
 from alexnet.tasks.train import train
@@ -36,6 +36,8 @@ from alexnet.training.recipes import get_recipe
 
 RESULT = "compare.json"
 MINUTES = 10.0
+HEAD_EPOCHS = 2
+"""Epochs that fitting the head on frozen features takes as long as, about."""
 MOST_SIDE = 256
 """Above this no network is too large for its pictures."""
 FROM_SCRATCH: dict[str, Any] = {
@@ -197,7 +199,7 @@ def _planned(
     plan = {"epochs": {}, **plan_of(out, asked, "a comparison"), "split": _split(settings)}
     write_plan(out, plan)
     for entrant in entrants:
-        if entrant.how == "train" and entrant.name not in plan["epochs"]:
+        if entrant.how in ("train", "finetune") and entrant.name not in plan["epochs"]:
             plan["epochs"][entrant.name] = _epochs(entrant, data, minutes)
             write_plan(out, plan)
     return plan
@@ -212,9 +214,12 @@ def _split(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _epochs(entrant: Entrant, data: str, minutes: float) -> int:
     """As many epochs as there is time for, up to those of the recipe."""
-    told = rehearse(data, entrant.name, settings=entrant.settings)
+    if entrant.how == "finetune":
+        told, before = rehearse_finetune(data, entrant.name, settings=entrant.settings), HEAD_EPOCHS
+    else:
+        told, before = rehearse(data, entrant.name, settings=entrant.settings), 0
     epochs = int(told.config["training"]["epochs"])
-    possible = math.floor(60 * minutes / (told.seconds / epochs))
+    possible = math.floor(60 * minutes / (told.seconds / epochs)) - before
     chosen = max(1, min(epochs, possible))
     log.info(
         "%s: %d epoch%s of %.0f s",
@@ -230,11 +235,10 @@ def _trained(entrant: Entrant, data: str, folder: Path, plan: Mapping[str, Any])
     if entrant.how == "run":
         return None
     more = {"data.val_fraction": 0.0} if entrant.how == "train" else {}
-    settings = {**more, **entrant.settings}
+    settings = {**more, **entrant.settings, "training.epochs": plan["epochs"][entrant.name]}
     begun = (folder / CONFIG).is_file()
     if entrant.how == "finetune":
         return finetune(data, folder, model=entrant.name, resume=begun, settings=settings)
-    settings["training.epochs"] = plan["epochs"][entrant.name]
     return train(data, entrant.name, out=folder, resume=begun, settings=settings)
 
 
