@@ -256,6 +256,8 @@ def growth() -> str:
     """The curves."""
     found = read("curves")
     lines = [
+        f"Measured on two cores of: {found['machine']['processor']}.",
+        "",
         "| pictures | seconds an epoch | a picture, ms | memory, GiB |",
         "|---:|---:|---:|---:|",
     ]
