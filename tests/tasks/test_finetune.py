@@ -102,6 +102,10 @@ def test_more_pictures_are_trained_on_more_boldly_unless_told_otherwise() -> Non
     assert (many.training.epochs, many.augment.scale) == (3, (0.8, 1.2))
     assert many.finetune is not None
     assert many.finetune.share == 0.7
+    most = suited(recipe, 20_000, {})
+    assert most.training.epochs < suited(recipe, 19_999, {}).training.epochs
+    assert not most.augment.resamples
+    assert most.augment.mirror
 
 
 def test_few_pictures_get_the_mean_of_head_and_fine_tuned(tuned: Run) -> None:
@@ -127,6 +131,24 @@ def test_a_share_of_one_keeps_the_fine_tuned_weights(shapes: Path, tmp_path: Pat
     last = load_file(newest)
     for name, value in kept.items():
         assert torch.equal(value, last[f"model.{name}"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"), [({"finetune.share": 1.0}, 20), ({}, 46), ({"finetune.unfreeze": 0}, 46)]
+)
+def test_a_head_that_is_only_a_beginning_looks_at_some_pictures(
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
+    seen: int,
+) -> None:
+    monkeypatch.setattr("alexnet.tasks.finetune.HEAD_PICTURES", 20)
+    settings = {**SMALL, "training.epochs": 1, **changes}
+    with caplog.at_level("INFO", logger="alexnet"):
+        alexnet.finetune(shapes, tmp_path / "run", settings=settings)
+    assert f"head: 256 features of {seen} pictures and their mirror images" in caplog.text
 
 
 def test_killed_at_its_very_end_it_is_averaged_once(

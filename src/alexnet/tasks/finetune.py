@@ -43,6 +43,8 @@ PENALTIES = (0.003, 0.03, 0.1, 0.3)
 HEAD, TUNED = "head.safetensors", "finetuned.safetensors"
 HEAD_BYTES = 2 << 30
 """Features kept for the head take at most this much memory; of more pictures a part is taken."""
+HEAD_PICTURES = 10_000
+"""As many fit a head that the fine-tuning changes anyway."""
 BY_SIZE: tuple[tuple[int, dict[str, Any]], ...] = (
     (1500, {"finetune.share": 1.0, "training.epochs": 12}),
     (
@@ -57,9 +59,19 @@ BY_SIZE: tuple[tuple[int, dict[str, Any]], ...] = (
             "augment.shift": 0.03,
         },
     ),
+    (
+        20000,
+        {
+            "training.epochs": 4,
+            "augment.rotate": 0.0,
+            "augment.scale": (1.0, 1.0),
+            "augment.aspect": 0.0,
+            "augment.shift": 0.0,
+        },
+    ),
 )
 """What changes from that many training pictures on: they can move the features further, and are
-various enough to need less augmentation."""
+various enough to need less augmentation; of the most, few epochs, and only mirror images."""
 SMALL_PICTURE = 64
 """Pictures whose shorter side is at most this (in pixels, the median) are read at SMALL_INPUT."""
 SMALL_INPUT = 127
@@ -81,7 +93,8 @@ def finetune(
     (``model.hidden`` chooses another); the input is 224 pixels, or 127 where the pictures are tiny
     (``data.image_size``). With 1,500 training pictures and more the fine-tuned weights are kept as
     they are, not averaged with the head's; five thousand and more are trained on with a larger
-    learning rate and varied less (:data:`BY_SIZE`). What ``settings`` say comes first.
+    learning rate and varied less, twenty thousand and more mirrored only (:data:`BY_SIZE`). What
+    ``settings`` say comes first.
 
     Args:
         data: a folder of class folders or a data set's name.
@@ -123,10 +136,10 @@ def _finetune(
     if not request.resumed:
         request.config = suited(request.config, len(session.splits.train), settings)
     session.begin(build(session))
-    position = Position()
+    told, position = request.config.finetune or FinetuneConfig(), Position()
     if not session.resumable:
-        position = fit_head(session)
-    told = request.config.finetune or FinetuneConfig()
+        kept = not told.unfreeze or told.share < 1
+        position = fit_head(session, None if kept else HEAD_PICTURES)
     if not told.unfreeze:
         return session.finish(position)
     unfreeze_last(session.network, told.unfreeze)
@@ -185,9 +198,14 @@ def choose_size(request: Request, pictures: Pictures, *, any_size: bool) -> int 
     return SMALL_INPUT
 
 
-def fit_head(session: Session) -> Position:
-    """Fit the classifier on frozen features; its record is the first of the history."""
-    record = {"epoch": 0, **fit_classifier(session, "head")}
+def fit_head(session: Session, most: int | None = None) -> Position:
+    """Fit the classifier on frozen features; its record is the first of the history.
+
+    Args:
+        session: with the network, which is changed.
+        most: pictures that are looked at; None is all.
+    """
+    record = {"epoch": 0, **fit_classifier(session, "head", most)}
     balanced = session.request.config.training.class_balance > 0
     score = record.get("val_balanced_accuracy" if balanced else "val_top1", float("-inf"))
     position = Position(history=[record], best_score=score)
@@ -197,7 +215,7 @@ def fit_head(session: Session) -> Position:
     return position
 
 
-def fit_classifier(session: Session, stage: str) -> dict[str, Any]:
+def fit_classifier(session: Session, stage: str, most: int | None = None) -> dict[str, Any]:
     """Fit the network's last layer to the training pictures, the other layers as they are.
 
     The penalty is the one of :data:`PENALTIES` that minimizes the same loss (its classes balanced
@@ -206,6 +224,7 @@ def fit_classifier(session: Session, stage: str) -> dict[str, Any]:
     Args:
         session: with the network, which is changed.
         stage: what this part of the training is called.
+        most: training pictures that are looked at; None is all.
 
     Returns:
         Its record for the history, without the epoch.
@@ -214,12 +233,13 @@ def fit_classifier(session: Session, stage: str) -> dict[str, Any]:
     network, classes = session.network, len(session.splits.classes)
     config = session.request.config
     mirror = config.augment.mirror > 0
-    features, labels = head_features(session, session.train_pixels, mirror=mirror)
+    features, labels = head_features(session, session.train_pixels, mirror=mirror, most=most)
+    pictures = len(labels) // (2 if mirror else 1)
     log.info(
         "%s: %d features of %d pictures%s",
         stage,
         features.shape[1],
-        len(session.train_pixels),
+        pictures,
         " and their mirror images" if mirror else "",
     )
     prior = torch.bincount(labels, minlength=classes).float().clamp_min(0.5)
@@ -249,7 +269,7 @@ def fit_classifier(session: Session, stage: str) -> dict[str, Any]:
             val_balanced_accuracy=result.balanced_accuracy,
         )
     record["seconds"] = round(time.perf_counter() - began, 3)
-    record["images_per_second"] = round(len(session.train_pixels) / record["seconds"], 1)
+    record["images_per_second"] = round(pictures / record["seconds"], 1)
     log.info(
         "%s: top-1 %.4f, validation %.4f", stage, record["train_top1"], record.get("val_top1", 0)
     )
@@ -292,15 +312,23 @@ def average(session: Session, share: float) -> dict[str, Any]:
     return fit_classifier(session, "average")
 
 
-def head_features(session: Session, pixels: Pixels, *, mirror: bool) -> tuple[Tensor, Tensor]:
+def head_features(
+    session: Session, pixels: Pixels, *, mirror: bool, most: int | None = None
+) -> tuple[Tensor, Tensor]:
     """What the classifier reads of every picture (and of its mirror image).
+
+    Args:
+        session: with the network.
+        pixels: the pictures.
+        mirror: whether mirror images are read too.
+        most: how many pictures are; fewer where their features take more than :data:`HEAD_BYTES`.
 
     Returns:
         float32 ``[N or 2N, features]`` on the CPU, and the labels.
     """
     network, spec, runtime = session.network.eval(), session.spec, session.runtime
     per_picture = 4 * linear_classifier(network).in_features * (2 if mirror else 1)
-    count = min(len(pixels), max(1, HEAD_BYTES // per_picture))
+    count = min(most or len(pixels), len(pixels), max(1, HEAD_BYTES // per_picture))
     picked = torch.linspace(0, len(pixels) - 1, count).long()
     margin = (pixels.side - spec.crop) // 2
     parts: list[Tensor] = []

@@ -272,7 +272,7 @@ def finetune() -> Config:
     does not spoil the features. What is kept is the mean of both (Wortsman et al. 2022, 'Robust
     fine-tuning of zero-shot models') with the head fitted again. Classes count alike, however few
     pictures they have. Made for hundreds of pictures; :func:`alexnet.finetune` changes some
-    settings from 1,500 and from 5,000 on.
+    settings from 1,500, from 5,000 and from 20,000 on.
     """
     return Config(
         data=DataConfig(fit="stretch", val_fraction=0.1, test_fraction=0.2),

@@ -26,7 +26,7 @@ from alexnet.progress import log
 from alexnet.tasks.asked import plan_of, write_plan
 from alexnet.tasks.comparison import hog
 from alexnet.tasks.comparison.facts import describe
-from alexnet.tasks.finetune import finetune
+from alexnet.tasks.finetune import HEAD_PICTURES, finetune
 from alexnet.tasks.predict import Classifier
 from alexnet.tasks.rehearse import rehearse, rehearse_finetune
 from alexnet.tasks.report import comparison_table, write_comparison
@@ -36,8 +36,8 @@ from alexnet.training.recipes import get_recipe
 
 RESULT = "compare.json"
 MINUTES = 10.0
-HEAD_EPOCHS = 2
-"""Epochs that fitting the head on frozen features takes as long as, about."""
+HEAD_EPOCHS = 1.5
+"""Epochs that fitting the head on the frozen features of all pictures takes as long as, about."""
 MOST_SIDE = 256
 """Above this no network is too large for its pictures."""
 FROM_SCRATCH: dict[str, Any] = {
@@ -215,11 +215,12 @@ def _split(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _epochs(entrant: Entrant, data: str, minutes: float) -> int:
     """As many epochs as there is time for, up to those of the recipe."""
     if entrant.how == "finetune":
-        told, before = rehearse_finetune(data, entrant.name, settings=entrant.settings), HEAD_EPOCHS
+        told = rehearse_finetune(data, entrant.name, settings=entrant.settings)
+        before = HEAD_EPOCHS * min(1.0, HEAD_PICTURES / told.pictures["train"])
     else:
-        told, before = rehearse(data, entrant.name, settings=entrant.settings), 0
+        told, before = rehearse(data, entrant.name, settings=entrant.settings), 0.0
     epochs = int(told.config["training"]["epochs"])
-    possible = math.floor(60 * minutes / (told.seconds / epochs)) - before
+    possible = math.floor(60 * minutes / (told.seconds / epochs) - before)
     chosen = max(1, min(epochs, possible))
     log.info(
         "%s: %d epoch%s of %.0f s",
