@@ -88,6 +88,22 @@ def test_a_run_folder_is_taken_as_it_is(compared: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "mine").exists()
 
 
+def test_fine_tuning_has_no_more_time_and_says_what_was_held_back(
+    compared: Path, tmp_path: Path
+) -> None:
+    asked = {"data.test_fraction": 0.25}
+    result = compare(
+        ["alexnet_owt"], compared / "shapes", tmp_path, minutes=1e-4, image_size=67, settings=asked
+    )
+    (row,) = result["models"]
+    assert row["initialized_from"] == "imagenet1k-features"
+    assert row["epochs"] == 1
+    assert row["train_images"] < result["images"]["train"]
+    page = (tmp_path / "report.html").read_text()
+    assert "some were held back to choose by for: alexnet_owt." in page
+    assert "were held back" not in (compared / "out" / "report.html").read_text()
+
+
 def test_what_it_refuses(compared: Path, tmp_path: Path) -> None:
     data, out = compared / "shapes", compared / "out"
     with pytest.raises(UsageError, match="asked for otherwise"):

@@ -101,7 +101,13 @@ def curves(
 
 
 def scatter(
-    name: str, title: str, points: Mapping[str, tuple[float, float]], *, across: str, unit: str = ""
+    name: str,
+    title: str,
+    points: Mapping[str, tuple[float, float]],
+    *,
+    across: str,
+    unit: str = "",
+    spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> Markup:
     """Draw a point a name, the horizontal axis logarithmic, as inline SVG.
 
@@ -111,12 +117,16 @@ def scatter(
         points: name to the horizontal (above 0) and the vertical value.
         across: what the horizontal axis is.
         unit: written after vertical values.
+        spans: name to the ends of the vertical value's interval, where it has one.
     """
 
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
-        for number, (x_value, y_value) in enumerate(points.values()):
-            axes.plot([x_value], [y_value], "o", color=SERIES[number % len(SERIES)], markersize=7)
+        for number, (label, (x_value, y_value)) in enumerate(points.items()):
+            color = SERIES[number % len(SERIES)]
+            axes.plot([x_value], [y_value], "o", color=color, markersize=7)
+            if spans and label in spans:
+                axes.plot([x_value, x_value], spans[label], color=color, linewidth=1.5, alpha=0.6)
         axes.set_xlabel(across)
         axes.margins(0.12, 0.15)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{unit}")

@@ -343,8 +343,13 @@ COSTS = {
 
 
 def _costs(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Top-1 against what it costs, where two networks at least have both."""
+    """Top-1, with its interval, against what it costs, where two networks at least have both."""
     charts = []
+    spans = {
+        str(row["name"]): (100 * row["top1_interval"][0], 100 * row["top1_interval"][1])
+        for row in rows
+        if row.get("top1_interval")
+    }
     for field, words in COSTS.items():
         points = {
             str(row["name"]): (float(row[field]), 100 * row["top1"])
@@ -352,14 +357,17 @@ def _costs(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
             if row.get(field) and row.get("top1") is not None
         }
         if len(points) > 1:
-            charts.append(scatter(f"cost-{field}", "Top-1", points, across=words, unit="%"))
+            charts.append(
+                scatter(f"cost-{field}", "Top-1", points, across=words, unit="%", spans=spans)
+            )
     return charts
 
 
 def _compared_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Any]:
     """Top-1 on what each network was chosen by (else on its training part), and training losses.
 
-    Networks may be trained by different criteria, so that each loss has a chart of its own.
+    Networks may be trained by different criteria, so that each loss has a chart of its own. A head
+    that was fitted before the epochs is in none of these.
     """
     lines = {}
     for name, history in histories.items():
@@ -369,7 +377,8 @@ def _compared_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
                 lines[name] = values
     charts = [curves("compared-top1", "Top-1", lines, unit="%")] if lines else []
     for number, (name, history) in enumerate(histories.items()):
-        losses = column(history, "train_loss")
+        epochs = [record for record in history if record.get("stage") != "head"]
+        losses = column(epochs, "train_loss")
         if len([loss for loss in losses if loss is not None]) > 1:
             charts.append(curves(f"compared-loss-{number}", "Training loss", {name: losses}))
     return charts

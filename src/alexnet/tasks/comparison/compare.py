@@ -309,10 +309,20 @@ def _write(
         notes=[
             f"Learned from the same {counts['train']:,} pictures of {result['data']}, in "
             f"{result['classes']} classes, and tested once on the same {counts['test']:,} others. "
-            f"Each had {result['minutes']:g} minutes of training at most.",
+            f"Each had {result['minutes']:g} minutes of training at most.{_held_back(result)}",
             "In brackets the 95% interval over test pictures; another training would differ too.",
         ],
     )
+
+
+def _held_back(result: Mapping[str, Any]) -> str:
+    """Who learned from fewer pictures, choosing by the others."""
+    whole = result["images"]["train"]
+    here = [row for row in result["models"] if row.get("trained_on") == result["data"]]
+    fewer = [row["name"] for row in here if row["train_images"] < whole]
+    if not fewer:
+        return ""
+    return f" Of those to learn from, some were held back to choose by for: {', '.join(fewer)}."
 
 
 def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
