@@ -14,7 +14,7 @@ def compare(
     *models: str,
     data: Annotated[str, Parameter(alias="-d")],
     out: Annotated[Path, Parameter(alias="-o")],
-    minutes: float = 10.0,
+    minutes: float = 15.0,
     image_size: int | None = None,
     settings: Settings = Settings(),
     common: Common = Common(),

@@ -35,7 +35,7 @@ from alexnet.tasks.train import train
 from alexnet.training.recipes import get_recipe
 
 RESULT = "compare.json"
-MINUTES = 10.0
+MINUTES = 15.0
 HEAD_EPOCHS = 1.5
 """Epochs that fitting the head on the frozen features of all pictures takes as long as, about."""
 MOST_SIDE = 256
