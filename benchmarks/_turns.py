@@ -53,7 +53,8 @@ def give_turns(commands: Sequence[Sequence[str]], seconds: float) -> list[str]:
         return [child.communicate()[0] for child in children]
     finally:
         for child in children:
-            child.kill()
+            with child:  # closes its pipe and waits for it
+                child.kill()
 
 
 def _runs_on(child: subprocess.Popen[str], seconds: float) -> bool:

@@ -1,0 +1,47 @@
+"""The benchmarks' way of measuring side by side: processes that take turns."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from _turns import give_turns  # noqa: E402
+
+WORK = f"""
+import sys, time, types
+sys.path.insert(0, {str(BENCHMARKS)!r})
+from _turns import take_turns
+wall = time.perf_counter
+timed = types.ModuleType("timed")
+take_turns(timed)
+began, own = wall(), timed.time.perf_counter()
+while timed.time.perf_counter() - own < 0.6:
+    pass
+print(began, wall())
+"""
+
+
+def test_all_run_in_the_same_time_and_clocks_stand_still_between_turns(tmp_path: Path) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(WORK)
+    began = time.perf_counter()
+    said = give_turns([[sys.executable, str(script)]] * 3, 0.05)
+    spans = [[float(word) for word in line.split()] for line in said]
+    # Three times 0.6 s of their own clocks, one at a time; begun and ended together.
+    assert time.perf_counter() - began > 1.8
+    for first, last in spans:
+        assert last - first > 1.2
+    assert max(first for first, _ in spans) < min(last for _, last in spans) - 1.0
+
+
+def test_one_that_fails_ends_it(tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text("raise SystemExit(3)")
+    with pytest.raises(SystemExit, match=r"fails\.py"):
+        give_turns([[sys.executable, str(script)]], 0.05)
