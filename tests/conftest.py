@@ -14,6 +14,7 @@ from pathlib import Path
 # Before torch is imported: two test processes on two cores, a thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,10 @@ from PIL import Image, ImageDraw
 
 if not torch.cuda.is_available():  # before Triton is imported: a processor interprets its kernels
     os.environ["TRITON_INTERPRET"] = "1"
+
+# A test says what is right, not how fast a busy machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 Archives = Callable[..., dict[str, str]]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -21,7 +21,7 @@ from torch import nn
 from alexnet.data.threads import available_processors
 from alexnet.errors import UsageError
 from alexnet.tasks.ablation import ablate
-from alexnet.tasks.ablation.ablate import _first, interval, race, together, verdict
+from alexnet.tasks.ablation.ablate import _epochs_told, _first, interval, race, together, verdict
 from alexnet.tasks.ablation.arms import BASE, innovations, stairs
 from alexnet.tasks.ablation.places import ON_ONE_GPU, places, shares
 from alexnet.tasks.ablation.runs import Trained
@@ -117,6 +117,12 @@ def test_the_stairs_end_at_the_base_and_change_one_thing_a_step() -> None:
         assert any(BASE.get(name) != value for name, value in idea.without.changes.items())
 
 
+def test_epochs_are_taken_as_they_are_told() -> None:
+    assert _epochs_told({"training.lr": "0.1"}) is None
+    assert _epochs_told({"training.epochs": "3"}) == 3
+    assert _epochs_told({"training.epochs": 3}) == 3
+
+
 def test_trainings_have_a_processor_each_or_gpus_of_their_own() -> None:
     processors = available_processors()
     assert places("cpu") == [{}] * processors
@@ -172,6 +178,8 @@ def test_killed_and_started_again_it_trains_nothing_twice(data: Path, tmp_path: 
 def test_what_it_refuses(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 2, for an interval"):
         ablate(data, tmp_path / "a", seeds=1)
+    with pytest.raises(UsageError, match=r"training\.epochs"):
+        ablate(data, tmp_path / "b", settings={"training.epochs": "some"})
     with pytest.raises(UsageError, match="lenet5 has no choices to ablate"):
         ablate(data, tmp_path / "a", model="lenet5")
     (tmp_path / "note").touch()

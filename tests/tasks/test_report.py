@@ -214,7 +214,7 @@ def test_the_comparison_page(tmp_path: Path) -> None:
          "train_seconds": 130.0, "input": [3, 224, 224], "initialized_from": "imagenet1k-features"},
     ]  # fmt: skip
     networks = {"lenet5": create_model("lenet5"), "alexnet_cifar": create_model("alexnet_cifar")}
-    histories = {"lenet5": make_history(5), "alexnet_owt": make_history(3)}
+    histories = {"lenet5": make_history(5), "alexnet_owt": make_history(5)}
     write_comparison(
         tmp_path / "c.html", rows, histories, networks=networks, notes=["Same digits."]
     )

@@ -95,7 +95,10 @@ def curves(
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}{unit}")
-        axes.legend(frameon=False, fontsize=9)
+        known = [[value for value in values if value is not None] for values in lines.values()]
+        falls = sum(values[-1] - values[0] for values in known if values) < 0
+        # Where the lines are not: to look for the best place takes long on a busy machine.
+        axes.legend(loc="upper right" if falls else "lower right", frameon=False, fontsize=9)
 
     return _chart(name, title, _describe(title, lines, unit), draw)
 

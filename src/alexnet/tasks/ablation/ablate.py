@@ -24,6 +24,7 @@ from alexnet.tasks.ablation.places import places
 from alexnet.tasks.ablation.runs import Runs, Trained
 from alexnet.tasks.asked import plan_of, write_plan
 from alexnet.tasks.rehearse import rehearse
+from alexnet.training.recipes import get_recipe
 
 RESULT = "ablation.json"
 MINUTES, SEEDS, PROCESSES = 25.0, 5, 2
@@ -152,14 +153,20 @@ def _planned(
     asked_size = "data.image_size" in base or asked["model"] != SMALL_MODEL
     for size in (None,) if asked_size else SIZES:
         told = {} if size is None else {"data.image_size": size}
-        epochs = base.get("training.epochs") or max(
+        epochs = _epochs_told(base) or max(
             LEAST_EPOCHS, math.floor(each / _epoch_seconds(asked, {**base, **told}))
         )
         if epochs >= ENOUGH_EPOCHS:
             break
-    plan |= {"epochs": int(epochs), "settings": told}
+    plan |= {"epochs": epochs, "settings": told}
     write_plan(out, plan)
     return plan
+
+
+def _epochs_told(base: Mapping[str, Any]) -> int | None:
+    """As the settings say, where they do; from a command line they are text."""
+    asked = {name: value for name, value in base.items() if name == "training.epochs"}
+    return get_recipe("paper").override(asked).training.epochs if asked else None
 
 
 def _epoch_seconds(asked: Mapping[str, Any], settings: Mapping[str, Any]) -> float:
