@@ -24,7 +24,7 @@ from alexnet.tasks.ablation import ablate
 from alexnet.tasks.ablation.ablate import _epochs_told, _first, interval, race, together, verdict
 from alexnet.tasks.ablation.arms import BASE, innovations, stairs
 from alexnet.tasks.ablation.places import ON_ONE_GPU, places, shares
-from alexnet.tasks.ablation.runs import Trained
+from alexnet.tasks.ablation.runs import Runs, Trained, _Training
 from alexnet.tasks.ablation.slope import mean_slope
 
 Draw = Callable[..., Path]
@@ -173,6 +173,17 @@ def test_killed_and_started_again_it_trains_nothing_twice(data: Path, tmp_path: 
     began = time.monotonic()
     assert subprocess.run(command(data, out), check=False).returncode == 0
     assert time.monotonic() - began < 30
+
+
+def test_what_a_kill_left_of_a_finished_training_goes(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, "mnist-5k", "alexnet_cifar")
+    settings = {"training.seed": 1}
+    name = runs._name(_Training(settings, 1))
+    kept = {"top1": 0.5, "images": 10, "train_errors": [0.1], "seconds": 1.0, "slope": 0.4}
+    (tmp_path / f"{name}.json").write_text(json.dumps(kept))
+    (tmp_path / name / "checkpoints").mkdir(parents=True)
+    assert runs.train([settings]) == [Trained(0.5, 10, (0.1,), 1.0, 0.4)]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.json"]
 
 
 def test_what_it_refuses(data: Path, tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ class Runs:
         """
         asked = [_Training(dict(sorted(settings.items())), processes) for settings in wanted]
         new = {self._file(one): one for one in asked if not self._file(one).is_file()}
+        for one in asked:
+            if self._file(one) not in new:  # killed before its folder was gone
+                shutil.rmtree(self.folder / self._name(one), ignore_errors=True)
         free: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
         for place in places(self.device, processes):
             free.put(place)
