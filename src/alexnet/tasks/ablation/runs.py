@@ -122,7 +122,7 @@ class Runs:
             images=int(kept["images"]),
             train_errors=tuple(kept["train_errors"]),
             seconds=float(kept["seconds"]),
-            slope=kept["slope"],
+            slope=kept.get("slope"),
         )
 
     def _train_in(self, free: queue.SimpleQueue[Mapping[str, str]], one: _Training) -> None:
