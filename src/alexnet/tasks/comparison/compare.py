@@ -309,7 +309,8 @@ def _write(
         notes=[
             f"Learned from the same {counts['train']:,} pictures of {result['data']}, in "
             f"{result['classes']} classes, and tested once on the same {counts['test']:,} others. "
-            f"Each had {result['minutes']:g} minutes of training at most.{_held_back(result)}",
+            f"Each had the epochs that {result['minutes']:g} minutes should suffice for."
+            f"{_held_back(result)}",
             "In brackets the 95% interval over test pictures; another training would differ too.",
         ],
     )
