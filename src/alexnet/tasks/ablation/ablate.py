@@ -92,7 +92,7 @@ def ablate(
         "data": data, "model": model, "seeds": seeds, "minutes": minutes,
         "settings": dict(settings or {}),
     }  # fmt: skip
-    plan = _planned(out, asked, base, trainings)
+    plan = _planned(out, asked, base, trainings, device)
     base |= {**plan["settings"], "training.epochs": plan["epochs"]}
     runs = Runs(out / "runs", data, model, device)
 
@@ -143,13 +143,12 @@ def ablate(
 
 
 def _planned(
-    out: Path, asked: Mapping[str, Any], base: Mapping[str, Any], trainings: int
+    out: Path, asked: Mapping[str, Any], base: Mapping[str, Any], trainings: int, device: str
 ) -> dict[str, Any]:
     """How many epochs: as written down before, or as there is time for now."""
     plan = plan_of(out, asked, "an ablation")
     if "epochs" in plan:
         return plan
-    device = str(base.get("training.device", "auto"))
     start = START_SECONDS.get(resolve(device).device.type, START_SECONDS["cpu"])
     each = 60 * float(asked["minutes"]) * len(places(device)) / trainings - start
     asked_size = "data.image_size" in base or asked["model"] != SMALL_MODEL
