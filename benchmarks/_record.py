@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import statistics
@@ -12,17 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from alexnet.evaluation.intervals import students_t
 
-# Student's t, two-sided 95%, by degrees of freedom.
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+RESULTS = Path(__file__).parent / "results"
 
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float, float]:
     """Mean of paired differences and its 95% confidence interval (Student's t)."""
-    mean, count = statistics.mean(differences), len(differences)
-    half = _T95[count - 1] * statistics.stdev(differences) / math.sqrt(count)
-    return mean, mean - half, mean + half
+    return statistics.mean(differences), *students_t(differences)
 
 
 def write(script: str, packages: Iterable[str], result: dict[str, Any]) -> None:

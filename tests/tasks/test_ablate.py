@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,11 +20,12 @@ from torch import nn
 from alexnet.data.threads import available_processors
 from alexnet.errors import UsageError
 from alexnet.tasks.ablation import ablate
-from alexnet.tasks.ablation.ablate import _epochs_told, _first, interval, race, together, verdict
+from alexnet.tasks.ablation.ablate import _epochs_told
 from alexnet.tasks.ablation.arms import BASE, innovations, stairs
 from alexnet.tasks.ablation.places import ON_ONE_GPU, places, shares
 from alexnet.tasks.ablation.runs import Runs, Trained, _Training
 from alexnet.tasks.ablation.slope import mean_slope
+from alexnet.tasks.ablation.verdicts import _first, race, together, verdict
 
 Draw = Callable[..., Path]
 
@@ -39,15 +39,6 @@ def test_verdicts() -> None:
     assert verdict("x", [-0.02, -0.03, -0.025]).startswith("x: hurts")
     assert verdict("x", [-0.02, 0.03, 0.0]).startswith("x: not shown by these data")
     assert verdict("x", [0.0, 0.0]) == "x: makes no difference here (n = 2)"
-
-
-def test_the_interval_holds_the_mean_95_times_of_100() -> None:
-    random = np.random.default_rng(0)
-    held = [
-        low <= 1 <= high
-        for low, high in (interval(random.normal(1, 3, 5).tolist()) for _ in range(2000))
-    ]
-    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_race_counts_epochs_to_the_error_that_tanh_ends_with() -> None:
@@ -99,7 +90,7 @@ def test_slopes_are_derivatives() -> None:
 def test_processes_are_compared_in_accuracy_and_in_time() -> None:
     alone = [dataclasses.replace(trained(0.1), top1=0.90, seconds=s) for s in (10.0, 12.0)]
     divided = [dataclasses.replace(trained(0.1), top1=0.91, seconds=s) for s in (5.0, 8.0)]
-    found = together(alone, divided)
+    found = together(alone, divided, 2)
     assert found["difference"] == pytest.approx(0.01)
     assert found["faster"] == pytest.approx(1.75)
     assert found["sentence"].startswith("2 processes: helps (+1.00 points")

@@ -1,4 +1,4 @@
-"""The ablation as a page that stands alone."""
+"""The ablation as a page that stands alone, and as Markdown."""
 
 from __future__ import annotations
 
@@ -50,3 +50,37 @@ def write_ablation(path: Path, result: Mapping[str, Any]) -> None:
 def _points(row: Mapping[str, Any], value: str, ends: str) -> tuple[float, float, float]:
     low, high = row[ends]
     return 100 * row[value], 100 * low, 100 * high
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """The tables as Markdown."""
+    base = result["base"]
+    lines = [
+        f"{result['model']}{_at(result)} on {result['data']}, {result['epochs']} epochs, "
+        f"{result['seeds']} seeds, {result['test_images']:,} test pictures; top-1 of the base "
+        f"{_percent(base)}.",
+        "",
+        "| innovation | instead | n | top-1 without it | difference, points (95%) | verdict |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    for row in result["innovations"]:
+        low, high = (100 * end for end in row["difference_interval"])
+        said = row["sentence"].partition(": ")[2].partition(" (")[0]
+        lines.append(
+            f"| {row['name']} | {row['against']} | {row['n']} | {_percent(row)} | "
+            f"{100 * row['difference']:+.2f} ({low:+.2f} to {high:+.2f}) | {said} |"
+        )
+    lines += ["", "| from LeNet to AlexNet | n | top-1 |", "|---|---:|---:|"]
+    lines += [f"| {row['name']} | {row['n']} | {_percent(row)} |" for row in result["stairs"]]
+    told = [result[name]["sentence"] + "." for name in ("race", "processes") if result[name]]
+    return "\n".join([*lines, "", " ".join(told), ""])
+
+
+def _at(result: Mapping[str, Any]) -> str:
+    size = result["image_size"]
+    return f" at {size}x{size} pixels" if size else ""
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    low, high = (100 * end for end in row["interval"])
+    return f"{100 * row['top1']:.2f}% ({low:.2f} to {high:.2f})"
