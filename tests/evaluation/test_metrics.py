@@ -73,6 +73,23 @@ def test_each_class_by_hand() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("guesses", "labels", "only"),
+    [
+        ([1, 1, 1], [0, 1, 2], "b"),
+        ([1, 1, 2], [0, 1, 2], None),
+        ([1, 1, 1], [1, 1, 1], None),  # there is one class: all are right
+        ([1, 1, 1], [2, 2, 2], None),
+    ],
+)
+def test_one_answer_to_every_picture_is_noticed(
+    guesses: list[int], labels: list[int], only: str | None
+) -> None:
+    counted = Tally(3, 3)
+    counted.add(torch.eye(3)[guesses], torch.tensor(labels), torch.arange(3))
+    assert Evaluation.from_tally(counted, ("a", "b", "c")).only_answer == only
+
+
 def test_it_becomes_plain_json() -> None:
     wrong = Mistake("x.png", "a", "b", 0.75, np.zeros((2, 2, 3), dtype=np.uint8))
     result = Evaluation.from_tally(

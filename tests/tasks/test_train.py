@@ -222,6 +222,16 @@ def test_a_trained_network_is_worth_its_name(tmp_path: Path) -> None:
     assert again.top1 == run.metrics["test_top1"]
 
 
+@pytest.mark.parametrize(("model", "warned"), [("lenet5", True), ("lenet5_dense", False)])
+def test_a_network_that_learned_nothing_is_reported_with_the_way_out(
+    model: str, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"training.epochs": 1, "training.batch_size": 64, "training.lr": 0.05}
+    train("mnist-5k", model, out=tmp_path / "run", settings=settings)
+    assert ("takes every picture of the test part for" in caplog.text) is warned
+    assert ("--set training.lr=0.005" in caplog.text) is warned
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

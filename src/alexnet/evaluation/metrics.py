@@ -177,6 +177,12 @@ class Evaluation:
         return replace(self, intervals=intervals, members=members)
 
     @property
+    def only_answer(self) -> str | None:
+        """The class that every picture was taken for, though they are of several; else None."""
+        given, present = self.confusion.sum(0).nonzero()[0], self.confusion.sum(1).nonzero()[0]
+        return self.classes[given[0]] if len(given) == 1 < len(present) else None
+
+    @property
     def calibration_error(self) -> float | None:
         """Expected calibration error in 15 bins (Guo et al. 2017)."""
         return None if self.reliability is None else self.reliability.error

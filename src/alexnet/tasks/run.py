@@ -338,6 +338,14 @@ class Session:
         )
         if not math.isfinite(result.loss):
             raise diverged(self.request.config.training, f"on the {part} part")
+        if result.only_answer is not None:
+            log.warning(
+                "the network has learned nothing: it takes every picture of the %s part for %r; "
+                "lower the learning rate, --set training.lr=%g, in a new folder, or train longer",
+                part,
+                result.only_answer,
+                self.request.config.training.lr / 10,
+            )
         metrics = {
             **{f"{part}_{key}": value for key, value in result.to_dict().items() if key in KEPT},
             **{key: value for key, value in kept.items() if key.startswith("val_")},
