@@ -3,10 +3,10 @@
 Claims: the time of an epoch from files is linear in the number of pictures (seconds a picture
 within 5% of the largest's, from 1 to 16 times as many), and memory is flat (within 5%). AlexNet at
 67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew. All five sizes are measured
-side by side, a second of each in turn (the machine's own speed drifts by several percent a
-minute), so many epochs of each that all train on as many pictures, after a training that warms up;
-a ratio is the median of those of 3 rounds. The other curves are of the training step of the full
-network, each point a process of its own; memory is its highest resident size.
+side by side, a second of each in turn (the machine's own speed changes by several percent to half
+within minutes), so many epochs of each that all train on as many pictures, after a training that
+warms up; a ratio is the median of those of 3 rounds. The other curves are of the training step of
+the full network, each point a process of its own; memory is its highest resident size.
 
     python benchmarks/curves.py
 """

@@ -45,7 +45,10 @@ def together(runs: list[Path]) -> dict[str, Any]:
     """What some runs score together, and each alone."""
     found = alexnet.evaluate([str(run) for run in runs], DATA, split="test", mistakes=0)
     members = [one.top1 for _, one in found.members]
-    result = {"top1": found.top1, "members": members, "gain": found.gain}
+    gain = found.gain
+    if gain is not None:
+        gain = {**gain, "over": Path(gain["over"]).name}
+    result = {"top1": found.top1, "members": members, "gain": gain}
     print(result, file=sys.stderr, flush=True)
     return result
 

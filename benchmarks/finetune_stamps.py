@@ -26,7 +26,7 @@ import alexnet
 from alexnet.data.sources import open_data
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
-SPLITS = range(1, 6)  # split 0 is the one that the recipe's settings were chosen on
+SPLITS = range(1, 6)  # the recipe's settings were chosen on eight others
 LIMIT_SECONDS = 300
 
 
