@@ -60,7 +60,7 @@ def test_mnist_5k_folds_divide_the_digits():
         rows = {name.split("/")[-1] for name in splits.train.names}
         assert not rows & {name.split("/")[-1] for name in part(splits.test).names}
     assert len(set(seen)) == 5000
-    assert seen[0].startswith("mnist-5k/test/")
+    assert seen[0].startswith("mnist-5k/")
 
 
 def test_mnist_5k_is_the_same_for_every_seed_but_for_its_validation_part():
@@ -70,7 +70,7 @@ def test_mnist_5k_is_the_same_for_every_seed_but_for_its_validation_part():
     assert (len(first.train), len(part(first.val))) == (3600, 400)
     assert np.bincount(part(first.val).labels).tolist() == [40] * 10
     assert not set(first.train.names) & set(part(first.val).names)
-    assert part(first.test).names[:5] == [f"mnist-5k/test/{row}" for row in FIRST_OF_FOLD_0]
+    assert part(first.test).names[:5] == [f"mnist-5k/{row}" for row in FIRST_OF_FOLD_0]
 
 
 FIRST_OF_FOLD_0 = (0, 7, 13, 22, 24)  # a fold never changes: what was measured stays comparable

@@ -85,8 +85,35 @@ def test_a_run_of_a_relative_folder_knows_it_from_everywhere(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert evaluate("../run", "../colors").images == 9
-    paint(Path("colors"))  # of the same name, and another
-    assert evaluate("../run", "colors").images == 30
+    paint(Path("colors"), per_class=11)  # of the same name, and another
+    assert evaluate("../run", "colors").images == 33
+
+
+def test_a_folder_that_was_moved_is_divided_as_it_was(trained: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(trained.parent / "colors", tmp_path / "elsewhere")
+    assert evaluate(trained, moved).images == 9
+    assert evaluate(trained, moved).top1 == evaluate(trained, trained.parent / "colors").top1
+    (moved / "red" / "0.png").rename(moved / "red" / "new.png")  # as many, but others
+    assert evaluate(trained, moved).images == 30
+    (moved / "red" / "new.png").rename(moved / "red" / "0.png")
+    shutil.copy(moved / "red" / "1.png", moved / "red" / "0.png")  # of the same names, but others
+    assert evaluate(trained, moved).images == 30
+
+
+def test_an_ensemble_is_not_tested_on_what_one_of_it_learned(tmp_path: Path) -> None:
+    def fold(number: int, val: float) -> str:
+        settings = {
+            "training.epochs": 1, "training.batch_size": 500, "data.fold": number,
+            "data.val_fraction": val,
+        }  # fmt: skip
+        out = tmp_path / f"{number}-{val}"
+        return str(alexnet.train("mnist-5k", "lenet5_dense", out=out, settings=settings).folder)
+
+    first, other = fold(0, 0.0), fold(1, 0.0)
+    with pytest.raises(UsageError, match=r"1-0\.0 learned from 1,000 of the 1,000 pictures"):
+        evaluate([first, other], "mnist-5k")
+    assert evaluate([first, fold(0, 0.5)], "mnist-5k").images == 1000
+    assert evaluate([first, other], "mnist-5k", split="train").images == 4000
 
 
 def test_another_folder_is_read_whole(

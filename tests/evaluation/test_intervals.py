@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from alexnet.evaluation.intervals import bootstrap, students_t
+from alexnet.evaluation.intervals import FEW, bootstrap, share_interval, students_t, wilson
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7, 10, 20, 31, 200])
@@ -35,3 +35,18 @@ def test_the_bootstrap_of_many_pictures_is_that_of_the_normal_distribution() -> 
     assert (found - np.stack([share - half, share + half], 1)) / half[:, None] == pytest.approx(
         0, abs=0.1
     )
+
+
+def test_wilson_interval_against_published_values() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, table I, method 3.
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_answers_that_are_all_right_are_not_sure_to_be() -> None:
+    (ends,) = bootstrap(torch.ones(1, 10))
+    assert ends == (1, 1)
+    assert share_interval(10, 10, ends) == wilson(1, 10)
+    assert share_interval(10, 10, ends)[0] == pytest.approx(0.7225, abs=1e-4)
+    assert share_interval(100 - FEW, 100, (0.5, 0.6)) == (0.5, 0.6)

@@ -13,17 +13,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from alexnet.data.sources import open_data
 from alexnet.data.threads import available_processors
 from alexnet.errors import UsageError
 from alexnet.tasks.ablation import ablate
-from alexnet.tasks.ablation.ablate import _epochs_told
+from alexnet.tasks.ablation.ablate import _epochs_told, has_towers
 from alexnet.tasks.ablation.arms import BASE, innovations, stairs
 from alexnet.tasks.ablation.places import ON_ONE_GPU, places, shares
-from alexnet.tasks.ablation.runs import Runs, Trained, _Training
+from alexnet.tasks.ablation.runs import SOME, Runs, Trained, _Training
 from alexnet.tasks.ablation.slope import mean_slope
 from alexnet.tasks.ablation.verdicts import _first, race, together, verdict
 
@@ -169,7 +171,7 @@ def test_killed_and_started_again_it_trains_nothing_twice(data: Path, tmp_path: 
 
 
 def test_what_a_kill_left_of_a_finished_training_goes(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, "mnist-5k", "alexnet_cifar")
+    runs = Runs(tmp_path, "mnist-5k", open_data("mnist-5k").train, "alexnet_cifar")
     settings = {"training.seed": 1}
     name = runs._name(_Training(settings, 1))
     kept = {"top1": 0.5, "images": 10, "train_errors": [0.1], "seconds": 1.0, "slope": 0.4}
@@ -179,7 +181,53 @@ def test_what_a_kill_left_of_a_finished_training_goes(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.json"]
 
 
+def test_a_training_that_diverges_is_kept_as_one_that_learned_nothing(
+    data: Path, tmp_path: Path
+) -> None:
+    told = {
+        "training.epochs": 2, "training.lr": 1e30, "data.image_size": 16, "model.norm": "none",
+        "augment.scale": (0.9, 1.1),
+    }  # fmt: skip
+    runs = Runs(tmp_path, str(data), open_data(str(data)).train, "alexnet_cifar", "cpu")
+    (found,) = runs.train([told])
+    assert found == Trained(0.0, 0, (1.0, 1.0), 0.0, None, diverged=True)
+    (kept,) = tmp_path.iterdir()
+    before = kept.stat().st_mtime_ns
+    assert runs.train([told]) == [found]
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_slopes_are_measured_on_pictures_of_all_classes() -> None:
+    learned = open_data("mnist-5k").train
+    some = Runs.__new__(Runs)
+    some.learned = learned.subset(np.argsort(learned.labels, kind="stable"))
+    counts = np.bincount(some._some.labels, minlength=10)
+    assert counts.sum() == SOME
+    assert counts.min() >= 25
+    some.learned = learned.subset([3, 4])
+    del some._some
+    assert some._some.names == learned.names[3:5]
+
+
+def test_the_stairs_end_at_what_was_asked_for() -> None:
+    told = {**BASE, "model.dropout": "0.3", "augment.shift": "0.2"}
+    assert {**told, **stairs(told)[-1].changes} == told
+
+
+@pytest.mark.parametrize(("model", "towers"), [("alexnet", True), ("alexnet_owt", False)])
+def test_only_a_network_with_towers_is_compared_to_one_with_a_single_tower(
+    model: str, towers: bool
+) -> None:
+    assert has_towers(model) is towers
+
+
 def test_what_it_refuses(data: Path, tmp_path: Path) -> None:
+    for setting in ("model.norm", "training.seed"):
+        with pytest.raises(UsageError, match=f"{setting} is what an ablation changes"):
+            ablate(data, tmp_path / "a", settings={setting: "1"})
+    untested = {"data.test_fraction": 0.0, "training.epochs": 1}
+    with pytest.raises(UsageError, match=r"shapes has no test part: .*test_fraction above 0"):
+        ablate(data, tmp_path / "a", settings=untested)
     with pytest.raises(UsageError, match="at least 2, for an interval"):
         ablate(data, tmp_path / "a", seeds=1)
     with pytest.raises(UsageError, match=r"training\.epochs"):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import alexnet
+from alexnet.data.sources import open_data
 from alexnet.errors import UsageError
 from alexnet.tasks.calibrate import calibrate
 
@@ -48,6 +50,22 @@ def test_once_more_it_finds_the_same(run: Path) -> None:
     """What a run has already is not divided by again."""
     first, second = calibrate(run, "mnist-5k"), calibrate(run, "mnist-5k")
     assert first == second
+
+
+def test_a_part_without_a_mistake_is_refused(run: Path, tmp_path: Path) -> None:
+    seen = alexnet.evaluate(run, "mnist-5k", split="test", mistakes=1000)
+    wrong = {one.name for one in seen.mistakes}
+    digits = open_data("mnist-5k").test
+    assert digits is not None
+    kept = json.loads((run / "config.json").read_text())
+    for index, name in enumerate(digits.names):
+        if name not in wrong and index % 10 == 0:
+            folder = tmp_path / "right" / digits.classes[digits.labels[index]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.decode(index)[..., 0]).save(folder / f"{index}.png")
+    with pytest.raises(UsageError, match=r"is right on all \d+ pictures of the train part"):
+        calibrate(run, tmp_path / "right", split="train")
+    assert json.loads((run / "config.json").read_text()) == kept
 
 
 def test_what_it_cannot_do(run: Path, tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from alexnet.errors import UsageError
+from alexnet.data.sources import open_data
+from alexnet.errors import FailedError, UsageError
 from alexnet.models import create_model
 from alexnet.tasks.comparison import compare
 from alexnet.tasks.comparison.compare import _side
-from alexnet.tasks.comparison.facts import activations, layers
+from alexnet.tasks.comparison.facts import activation_bytes, activations, describe, layers
+from alexnet.tasks.predict import Classifier
+from alexnet.tasks.train import train
 
 Draw = Callable[..., Path]
 MODELS = ["lenet5_dense", "alexnet", "torchvision:squeezenet1_1", "hog-svm"]
@@ -47,7 +50,7 @@ def test_every_cell_is_filled(compared: Path) -> None:
         low, high = row["top1_interval"]
         assert low <= row["top1"] <= high
     lenet, alexnet, squeezenet, _ = result["models"]
-    assert (lenet["layers"], alexnet["layers"], squeezenet["layers"]) == (7, 8, 18)
+    assert (lenet["layers"], alexnet["layers"], squeezenet["layers"]) == (5, 8, 18)
     assert lenet["input"] == [1, 32, 32]
     assert alexnet["input"] == squeezenet["input"] == [3, 67, 67]
     assert lenet["initialized_from"] == "random weights"
@@ -102,6 +105,70 @@ def test_fine_tuning_has_no_more_time_and_says_what_was_held_back(
     page = (tmp_path / "report.html").read_text()
     assert "some were held back to choose by for: alexnet_owt." in page
     assert "were held back" not in (compared / "out" / "report.html").read_text()
+
+
+def test_pictures_that_came_since_are_refused(compared: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(compared / "shapes", tmp_path / "shapes")
+    asked = {"training.epochs": 1}
+    compare(["hog-svm"], data, tmp_path / "out", settings=asked)
+    shutil.copy(data / "circle" / "0.png", data / "circle" / "more.png")
+    with pytest.raises(UsageError, match=r"other pictures than when .*out was begun"):
+        compare(["hog-svm"], data, tmp_path / "out", settings=asked)
+    with pytest.raises(UsageError, match=r"otherwise \(minutes was 15\.0 and is 3\): choose"):
+        compare(["hog-svm"], data, tmp_path / "out", settings=asked, minutes=3)
+
+
+def test_data_without_a_test_part_are_refused(compared: Path, tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        shutil.copytree(compared / "shapes", tmp_path / "shapes" / part)
+    with pytest.raises(UsageError, match="shapes has no test part: put pictures"):
+        compare(["hog-svm"], tmp_path / "shapes", tmp_path / "out")
+
+
+def test_a_run_that_learned_test_pictures_is_refused_before_anything_is_trained(
+    compared: Path, tmp_path: Path
+) -> None:
+    run = compared / "out" / "lenet5_dense"
+    other = {**ONCE, "data.seed": 1}
+    with pytest.raises(UsageError, match=r"lenet5_dense learned from \d+ of the 12 test pictures"):
+        compare(["lenet5_dense", str(run)], compared / "shapes", tmp_path / "out", settings=other)
+    assert not (tmp_path / "out" / "lenet5_dense").exists()
+
+
+def test_a_network_that_diverges_is_named_and_the_others_are_compared(
+    compared: Path, tmp_path: Path
+) -> None:
+    asked = {**ONCE, "training.lr": 1e30, "training.clip_norm": 0.0}
+    result = compare(
+        ["alexnet_cifar", "hog-svm"], compared / "shapes", tmp_path / "out", settings=asked
+    )
+    assert [row["name"] for row in result["models"]] == ["hog-svm"]
+    assert result["diverged"] == ["alexnet_cifar"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Without a row, for the loss is no longer a number: alexnet_cifar" in page
+    with pytest.raises(FailedError, match="no network could be trained"):
+        compare(["alexnet_cifar"], compared / "shapes", tmp_path / "out", settings=asked)
+
+
+def test_what_was_chosen_otherwise_is_told_as_it_is(tmp_path: Path, compared: Path) -> None:
+    told = {
+        "model.activation": "tanh", "model.pooling": "average", "model.norm": "batch",
+        "training.epochs": 1,
+    }  # fmt: skip
+    run = train(compared / "shapes", "alexnet_cifar", out=tmp_path / "run", settings=told).folder
+    classifier = Classifier.load(run)
+    pictures = open_data(str(compared / "shapes")).train
+    facts = describe("alexnet_cifar", classifier, pictures)
+    assert facts["activation"] == "tanh"
+    assert "average" in facts["pooling"]
+    assert facts["normalization"] == "batch"
+    assert facts["layers"] == 4
+
+
+def test_memory_of_batch_normalization_down_to_one_value_is_counted() -> None:
+    network = create_model("torchvision:resnet18", num_classes=10)
+    small, large = (activation_bytes(network, (3, size, size)) for size in (32, 64))
+    assert 3.5 < large / small < 4.5
 
 
 def test_what_it_refuses(compared: Path, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from alexnet.tasks.page import first_filters, setting_groups, stages_of
 from alexnet.tasks.report import (
     comparison_table,
     most_confused,
-    wilson_interval,
     write_comparison,
     write_report,
 )
@@ -252,13 +251,6 @@ def test_most_confused_counts_pairs() -> None:
         ("dog", "emu", 1),
     ]
     assert pairs[0]["share"] == pytest.approx(2 / 3)
-
-
-def test_wilson_interval_against_published_values() -> None:
-    # Newcombe 1998, Statistics in Medicine 17, table I, method 3.
-    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson_interval(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
-    assert wilson_interval(0, 0) == (0, 1)
 
 
 def test_confusion_bitmap_is_opaque_by_share() -> None:

@@ -38,6 +38,7 @@ def ablate(
     """
     from alexnet.cli.output import emit, percent, say, table
     from alexnet.tasks.ablation import ablate
+    from alexnet.tasks.ablation.page import diverged
 
     result = ablate(data, out, model=model, seeds=seeds, minutes=minutes, settings=settings.read())
     if common.json:
@@ -68,4 +69,6 @@ def ablate(
     say(result["race"]["sentence"])
     if result["processes"]:
         say(result["processes"]["sentence"])
+    for sentence in diverged(result):
+        say(sentence)
     say(f"with curves: {out / 'report.html'}")

@@ -70,11 +70,8 @@ def bundled_digits(fold: int) -> tuple[ArrayPictures, ArrayPictures]:
         images, labels = archive["images"][..., None], archive["labels"].astype(np.int64)
     folds = stratified_folds(labels, FOLDS, seed=0)
     parts = []
-    for part, rows in (
-        ("train", np.flatnonzero(folds != fold)),
-        ("test", np.flatnonzero(folds == fold)),
-    ):
-        names = [f"mnist-5k/{part}/{row}" for row in rows]
+    for rows in (np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)):
+        names = [f"mnist-5k/{row}" for row in rows]  # the same in any part
         parts.append(ArrayPictures(images[rows], DIGITS, labels[rows], names))
     return parts[0], parts[1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import csv
+import hashlib
 import io
 import os
 import zlib
@@ -43,7 +44,7 @@ class Pictures(abc.ABC):
     Attributes:
         classes: the names of the classes.
         labels: int64 ``[N]``, indices into ``classes``.
-        names: a name a picture: path relative to the data folder, or ``"mnist-5k/test/17"``.
+        names: a name a picture: path relative to the data folder, or ``"mnist-5k/17"``.
         mapped: whether the system reads the pictures from the disk as they are asked for and takes
             the memory back, so that keeping them decoded would only cost memory.
     """
@@ -205,6 +206,22 @@ class Splits:
     refused: tuple[BadImage, ...] = ()
     note: str = ""
     descriptions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """What tells these pictures, and how they are divided, from others: 16 hexadecimal digits.
+
+        It is of names, labels, classes and what tells when a picture was changed.
+        """
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        for part in (self.train, self.val, self.test):
+            names, labels = ((), np.empty(0)) if part is None else (part.names, part.labels)
+            digest.update(f"\n{len(labels)}\n".encode())
+            digest.update(labels.astype("<i8").tobytes())
+            digest.update("\0".join(names).encode())
+            if part is not None:
+                digest.update(part.marks().astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
 
 
 def write_bad_images(path: str | os.PathLike[str], refused: Iterable[BadImage]) -> None:

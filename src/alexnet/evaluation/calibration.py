@@ -55,7 +55,7 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliabil
         right: bool ``[N]``.
         bins: how many; a bin holds its upper edge.
     """
-    values = confidence.double().numpy()
+    values = confidence.double().nan_to_num(0.0).numpy()  # of a loss that is no number either
     place = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     sums = (np.bincount(place, weights, bins) for weights in (values, right.double().numpy()))

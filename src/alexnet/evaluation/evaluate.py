@@ -24,6 +24,7 @@ from alexnet.runtime import on_main, process_group, resolve
 from alexnet.spec import InputSpec
 
 Split = Literal["auto", "train", "val", "test"]
+PARTS = ("train", "val", "test")
 
 
 class Scorable(Protocol):
@@ -81,7 +82,8 @@ def evaluate(
 
     Raises:
         UsageError: the data have a class that the network does not know, or no such part; networks
-            of different classes; no network at all.
+            of different classes, or of which one learned from pictures that another is tested on;
+            no network at all.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}: it must be at least 1")
@@ -92,16 +94,54 @@ def evaluate(
         loaded = _all_loaded(model)
         if not loaded:
             raise UsageError("there is no network to evaluate: give a run")
-        splits = on_main(lambda: _open_as_trained(str(data), loaded[0][1].config))
-        members, classes = _members(
-            loaded, _part(splits, split), str(data), views, device, precision, workers
-        )
+        splits = on_main(lambda: open_as_trained(str(data), loaded[0][1].config))
+        pictures = _part(splits, split)
+        if pictures is not splits.train:
+            on_main(lambda: _check_unseen(loaded, pictures, str(data)))
+        members, classes = _members(loaded, pictures, str(data), views, device, precision, workers)
         found = score_together(
             members, classes, batch_size=batch_size, mistakes=mistakes, skipped=splits.refused
         )
         if corruptions:
             found = replace(found, robustness=_robustness(members, classes, batch_size))
     return found.with_intervals()
+
+
+def evaluate_on(loaded: Scorable, pictures: Pictures, data: str) -> Evaluation:
+    """Score a loaded network on pictures as they are: one view, no mistakes kept.
+
+    Args:
+        loaded: the network.
+        pictures: that it is scored on.
+        data: what a message calls them.
+
+    Raises:
+        UsageError: the pictures have a class that the network does not know.
+    """
+    members, classes = _members([_loaded(loaded)], pictures, data, "center", "auto", "auto")
+    return score_together(members, classes).with_intervals()
+
+
+def _check_unseen(loaded: Sequence[tuple[str, Scorable]], pictures: Pictures, data: str) -> None:
+    """Refuse networks that learned from pictures which the first one is tested on."""
+    first, told = loaded[0][0], _division(loaded[0][1].config)
+    for name, other in loaded[1:]:
+        if not same_data(data, other.config.get("data", {})) or _division(other.config) == told:
+            continue
+        learned = set(open_as_trained(data, other.config).train.names)
+        both = sum(picture in learned for picture in pictures.names)
+        if both:
+            raise UsageError(
+                f"{name} learned from {both:,} of the {len(pictures):,} pictures of {data} that "
+                f"{first} is tested on (data.seed, data.fold or data.test_fraction differ): "
+                f"evaluate each alone"
+            )
+
+
+def _division(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run's data were divided into what it learned from and what it did not."""
+    told = config.get("settings", {}).get("data", {})
+    return {name: told.get(name) for name in ("seed", "fold", "val_fraction", "test_fraction")}
 
 
 def _robustness(
@@ -141,7 +181,7 @@ def member_of(
     Raises:
         UsageError: as :func:`evaluate`.
     """
-    splits = _open_as_trained(data, loaded.config)
+    splits = open_as_trained(data, loaded.config)
     (member,), _ = _members(
         [_loaded(loaded)], _part(splits, split), data, "center", device, precision
     )
@@ -247,19 +287,28 @@ def _names_of_outputs(loaded: Scorable, pictures: Pictures) -> tuple[str, ...]:
     return pictures.classes
 
 
-def _open_as_trained(data: str, config: Mapping[str, Any]) -> Splits:
-    """Open ``data``, divided as in the run's training if it is what the run was trained on."""
+def open_as_trained(data: str, config: Mapping[str, Any]) -> Splits:
+    """Open ``data``, divided as in the run's training if it is what the run was trained on.
+
+    A folder that has been moved since is known again by its pictures' names; other data without
+    parts of their own are one part.
+
+    Args:
+        data: a data set's name or a folder of class folders.
+        config: the content of the run's ``config.json``.
+    """
     trained = config.get("data", {})
-    settings = config.get("settings", {}).get("data", {})
+    told = {name: value for name, value in _division(config).items() if value is not None}
+    divided: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0, **told}
     if not same_data(data, trained):
-        return open_data(data, val_fraction=0.0, test_fraction=0.0)
-    splits = open_data(
-        data,
-        seed=settings.get("seed", 0),
-        fold=settings.get("fold", 0),
-        val_fraction=settings.get("val_fraction", 0.0),
-        test_fraction=settings.get("test_fraction", 0.0),
-    )
+        whole = open_data(data, val_fraction=0.0, test_fraction=0.0)
+        if trained.get("digest") and _count(whole) == sum(trained[name] for name in PARTS):
+            splits = open_data(data, **divided)
+            if splits.digest == trained["digest"]:
+                log.info("%s has the pictures that the network was trained on, moved", data)
+                return splits
+        return whole
+    splits = open_data(data, **divided)
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     if any(len(part or ()) != trained.get(name) for name, part in parts.items()):
         log.warning(
@@ -268,6 +317,10 @@ def _open_as_trained(data: str, config: Mapping[str, Any]) -> Splits:
             data,
         )
     return splits
+
+
+def _count(splits: Splits) -> int:
+    return sum(len(part or ()) for part in (splits.train, splits.val, splits.test))
 
 
 def _part(splits: Splits, split: Split) -> Pictures:

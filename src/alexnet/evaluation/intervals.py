@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 SAMPLES = 2000
+FEW = 10
+"""Right or wrong answers of which fewer are too few for the bootstrap."""
 _AT_ONCE = 1 << 22  # numbers drawn together
 
 _T95 = (12.706, 4.303, 3.182, 2.776)  # Student's t, two-sided 95%, of 1 to 4 degrees of freedom
@@ -41,6 +43,30 @@ def bootstrap(values: Tensor, *, level: float = 0.95, seed: int = 0) -> list[Int
         means.append(np.stack([row[drawn].mean(1) for row in array]))
     ends = np.quantile(np.concatenate(means, 1), [(1 - level) / 2, (1 + level) / 2], axis=1)
     return [(float(low), float(high)) for low, high in ends.T]
+
+
+def share_interval(right: int, count: int, ends: Interval) -> Interval:
+    """The 95% interval of a share: of few right or wrong answers Wilson's, else the bootstrap's.
+
+    Samples of answers that are all right are all right: the bootstrap would be sure of them.
+
+    Args:
+        right: how many answers are.
+        count: of answers.
+        ends: the bootstrap's interval.
+    """
+    return wilson(right / count, count) if min(right, count - right) < FEW else ends
+
+
+def wilson(share: float, count: int) -> Interval:
+    """The 95% interval of a share observed in ``count`` trials (Wilson 1927)."""
+    if count == 0:
+        return 0.0, 1.0
+    z = statistics.NormalDist().inv_cdf(0.975)
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count)
+    half *= math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def students_t(values: Sequence[float]) -> Interval:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alexnet.data.sources import BadImage
 from alexnet.evaluation.calibration import Reliability, reliability
-from alexnet.evaluation.intervals import Interval, bootstrap
+from alexnet.evaluation.intervals import Interval, bootstrap, share_interval
 from alexnet.runtime import add_up
 
 
@@ -118,7 +118,8 @@ class Evaluation:
         classes: their names.
         mistakes: the most confident wrong answers, worst first.
         skipped: pictures that could not be read, and why.
-        intervals: for ``top1``, ``top5`` and ``loss`` the ends of the 95% interval (bootstrap).
+        intervals: for ``top1``, ``top5`` and ``loss`` the ends of the 95% interval (bootstrap; of
+            shares of few right or wrong answers Wilson's).
         reliability: how often answers of some confidence are right.
         views: of each picture, whose probabilities were averaged.
         members: name and score of each network alone, where there were several.
@@ -171,9 +172,13 @@ class Evaluation:
             return self
         answers = self.answers
         figures = [answers.right1.double(), answers.right5.double(), answers.losses]
-        ends = bootstrap(torch.stack(figures))
+        top1, top5, loss = bootstrap(torch.stack(figures))
+        top1, top5 = (
+            share_interval(int(right.sum()), self.images, ends)
+            for right, ends in ((answers.right1, top1), (answers.right5, top5))
+        )
         members = tuple((name, one.with_intervals()) for name, one in self.members)
-        intervals = dict(zip(("top1", "top5", "loss"), ends, strict=True))
+        intervals = {"top1": top1, "top5": top5, "loss": loss}
         return replace(self, intervals=intervals, members=members)
 
     @property

@@ -132,7 +132,7 @@ ENTRIES: tuple[ModelEntry, ...] = (
         pooling="average 2x2",
         regularization="none",
         normalization="none",
-        layers=7,
+        layers=5,
         registered_as="lenet5_dense",
     ),
     ModelEntry(

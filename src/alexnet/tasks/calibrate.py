@@ -60,7 +60,7 @@ def calibrate(
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
-        UsageError: not a run folder, or no such part of the data.
+        UsageError: not a run folder, no such part of the data, or one without a mistake.
     """
     folder = Path(run)
     if not (folder / CONFIG).is_file():
@@ -69,6 +69,11 @@ def calibrate(
     loaded.config.pop("temperature", None)
     member = member_of(loaded, str(data), split=split, device=device, precision=precision)
     logs, labels = all_log_probabilities(member, batch_size), member.pixels.labels
+    if bool((logs.argmax(1) == labels).all()):
+        raise UsageError(
+            f"{run} is right on all {len(labels):,} pictures of the {split} part of {data}: "
+            f"without a mistake there is no temperature to fit; use a larger part, or --split"
+        )
     temperature = fit_temperature(logs, labels)
     losses, errors = [], []
     for chosen in (1.0, temperature):

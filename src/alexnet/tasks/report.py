@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from alexnet.evaluation.intervals import wilson
 from alexnet.tasks.charts import (
     SMALL,
     confusion_bitmap,
@@ -94,17 +95,6 @@ def summary_sentence(evaluation: Evaluation) -> str:
     return text
 
 
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """The 95% interval of a share observed in ``count`` trials (Wilson 1927)."""
-    if count == 0:
-        return 0.0, 1.0
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count)
-    half *= math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def most_confused(evaluation: Evaluation, limit: int = 12) -> list[dict[str, Any]]:
     """The pairs of classes mixed up most often, most first.
 
@@ -129,7 +119,7 @@ def most_confused(evaluation: Evaluation, limit: int = 12) -> list[dict[str, Any
 
 
 def _tiles(evaluation: Evaluation) -> list[dict[str, str]]:
-    low, high = wilson_interval(evaluation.top1, evaluation.images)
+    low, high = evaluation.intervals.get("top1") or wilson(evaluation.top1, evaluation.images)
     note = f"95% sure: {percent(low)} to {percent(high)}"
     tiles = [{"name": "top-1", "value": percent(evaluation.top1), "note": note}]
     if len(evaluation.classes) > 5:

@@ -191,6 +191,7 @@ class Session:
                 "val": len(splits.val or ()),
                 "test": len(splits.test or ()),
                 "refused": len(splits.refused),
+                "digest": splits.digest,
             },
             "settings": self.request.config.to_dict(),
             "colors": self.colors.to_dict() if self.colors else None,

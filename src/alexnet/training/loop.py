@@ -41,6 +41,8 @@ from alexnet.training.sums import Sums, total
 from alexnet.training.traffic import bytes_sent, data_parallel_bytes
 
 CHECK_EVERY = 50  # batches between looks at the loss, each of which waits for the device
+DIVERGED = "the loss is no longer a number"
+"""What a training says that ends so."""
 
 
 @dataclass
@@ -272,7 +274,7 @@ def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
 def diverged(config: TrainingConfig, where: str) -> FailedError:
     """The error for a loss that is infinite or not a number."""
     return FailedError(
-        f"the loss is no longer a number ({where}): lower the learning rate, "
+        f"{DIVERGED} ({where}): lower the learning rate, "
         f"--set training.lr={config.lr / 10:g}, in a new run folder"
     )
 

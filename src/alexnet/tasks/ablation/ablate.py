@@ -12,17 +12,17 @@ import torch
 
 from alexnet import files
 from alexnet.data.sources import has_mirror_images
-from alexnet.errors import UsageError
+from alexnet.errors import FailedError, UsageError
 from alexnet.models.alexnet import AlexNet
 from alexnet.models.registry import create_model, model_entry
 from alexnet.progress import log
 from alexnet.runtime import resolve
-from alexnet.tasks.ablation.arms import BASE, RATES, Arm, innovations, races, stairs
+from alexnet.tasks.ablation.arms import BASE, CHANGED, RATES, Arm, innovations, races, stairs
 from alexnet.tasks.ablation.page import as_markdown, write_ablation
 from alexnet.tasks.ablation.places import places
 from alexnet.tasks.ablation.runs import Runs, Trained
 from alexnet.tasks.ablation.verdicts import paired, race, summary, together
-from alexnet.tasks.asked import plan_of, write_plan
+from alexnet.tasks.asked import open_to_test, plan_of, require_same_pictures, write_plan
 from alexnet.tasks.rehearse import rehearse
 from alexnet.training.recipes import get_recipe
 
@@ -66,8 +66,9 @@ def ablate(
         means, 95% intervals (Student's t, paired) and a sentence.
 
     Raises:
-        UsageError: fewer than 2 seeds, a model without these choices, or ``out`` belongs to another
-            ablation.
+        UsageError: fewer than 2 seeds, a model without these choices, a setting that an ablation
+            itself changes, data without a test part, or ``out`` belongs to another ablation or to
+            other pictures.
         FailedError: a training failed.
     """
     if seeds < 2:
@@ -76,11 +77,13 @@ def ablate(
         raise UsageError(f"minutes is {minutes:g}: it must be more than 0")
     if not model_entry(model).name.startswith("alexnet"):
         raise UsageError(f"{model} has no choices to ablate: alexnet_cifar or alexnet has")
+    for name in (*(f"model.{one}" for one in CHANGED), "training.seed"):
+        if name in (settings or {}):
+            raise UsageError(f"{name} is what an ablation changes: leave it out")
     out, data = Path(out), os.fspath(data)
     mirrored = has_mirror_images(data)
-    towers = isinstance(create_model(model), AlexNet)
     base = {**BASE, **({} if mirrored else {"augment.mirror": 0.0}), **(settings or {})}
-    ideas, steps = innovations(mirrored=mirrored, towers=towers), stairs()
+    ideas, steps = innovations(mirrored=mirrored, towers=has_towers(model)), stairs(base)
     device = str(base.get("training.device", "auto"))
     shared = bool(places(device, PROCESSES))
     trainings = seeds * (1 + len(ideas) + len(steps) - 2 + 2 + shared) + 2 * (len(RATES) - 1)
@@ -88,9 +91,15 @@ def ablate(
         "data": data, "model": model, "seeds": seeds, "minutes": minutes,
         "settings": dict(settings or {}),
     }  # fmt: skip
-    plan = _planned(out, asked, base, trainings, device)
+    plan = plan_of(out, asked, "an ablation")
+    splits = open_to_test(data, base)
+    assert splits.test is not None
+    require_same_pictures(out, plan, splits)
+    if "epochs" not in plan:
+        plan |= _planned(asked, base, trainings, device)
+    write_plan(out, plan)
     base |= {**plan["settings"], "training.epochs": plan["epochs"]}
-    runs = Runs(out / "runs", data, model, device)
+    runs = Runs(out / "runs", data, splits.train, model, device)
 
     def train(
         changes: Sequence[Mapping[str, Any]], numbers: Sequence[int], processes: int = 1
@@ -110,11 +119,16 @@ def ablate(
     whole, *without = train([{}, *(idea.without.changes for idea in ideas)], every)
     climbed = train([arm.changes for arm in steps], every)
     divided = train([{}], every, PROCESSES)[0] if shared else None
+    if any(one.diverged for one in (*whole, *(divided or ()))):
+        raise FailedError(
+            f"with all of AlexNet's ideas the loss is no longer a number: lower the learning rate, "
+            f"--set training.lr={float(base['training.lr']) / 10:g}, in another folder"
+        )
     result = {
         **asked,
         "epochs": plan["epochs"],
         "image_size": base.get("data.image_size"),
-        "test_images": whole[0].images,
+        "test_images": len(splits.test),
         "base": summary([one.top1 for one in whole]),
         "innovations": [
             {
@@ -130,6 +144,9 @@ def ablate(
             for arm, found in zip(steps, climbed, strict=True)
         ],
         "processes": divided and together(whole, divided, PROCESSES),
+        "diverged": sum(
+            one.diverged for found in (*without, *climbed, *raced.values()) for one in found
+        ),
         "race": race(raced, {kind: arm.changes["training.lr"] for kind, arm in fastest.items()}),
     }
     files.write_json(out / RESULT, result)
@@ -138,13 +155,16 @@ def ablate(
     return result
 
 
+def has_towers(model: str) -> bool:
+    """Whether a network is divided in two."""
+    network = create_model(model)
+    return isinstance(network, AlexNet) and network.conv2.groups > 1
+
+
 def _planned(
-    out: Path, asked: Mapping[str, Any], base: Mapping[str, Any], trainings: int, device: str
+    asked: Mapping[str, Any], base: Mapping[str, Any], trainings: int, device: str
 ) -> dict[str, Any]:
-    """How many epochs: as written down before, or as there is time for now."""
-    plan = plan_of(out, asked, "an ablation")
-    if "epochs" in plan:
-        return plan
+    """How many epochs there is time for, and of pictures of which size."""
     start = START_SECONDS.get(resolve(device).device.type, START_SECONDS["cpu"])
     each = 60 * float(asked["minutes"]) * len(places(device)) / trainings - start
     asked_size = "data.image_size" in base or asked["model"] != SMALL_MODEL
@@ -155,9 +175,7 @@ def _planned(
         )
         if epochs >= ENOUGH_EPOCHS:
             break
-    plan |= {"epochs": epochs, "settings": told}
-    write_plan(out, plan)
-    return plan
+    return {"epochs": epochs, "settings": told}
 
 
 def _epochs_told(base: Mapping[str, Any]) -> int | None:

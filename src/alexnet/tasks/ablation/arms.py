@@ -40,6 +40,8 @@ BARE: dict[str, Any] = {
     "augment.pca": 0.0,
 }
 """No regularization but weight decay, as in the paper's figure 1."""
+CHANGED = ("activation", "pooling", "norm", "groups")
+"""What of a network's choices (``model.``) an ablation changes."""
 RATES = (0.01, 0.03, 0.1)
 """Learning rates of which each activation has its fastest (the paper: "chosen independently")."""
 
@@ -107,8 +109,12 @@ def innovations(*, mirrored: bool, towers: bool) -> list[Innovation]:
     ]
 
 
-def stairs() -> list[Arm]:
-    """From LeNet's choices to AlexNet's, each step with those before it."""
+def stairs(base: Settings = BASE) -> list[Arm]:
+    """From LeNet's choices to AlexNet's, each step with those before it.
+
+    Args:
+        base: AlexNet's choices, where the last step ends.
+    """
     taken: dict[str, Any] = {
         "model.activation": "tanh", "model.pooling": "average", "model.norm": "none", **BARE,
     }  # fmt: skip
@@ -118,8 +124,8 @@ def stairs() -> list[Arm]:
         ("+ max-pooling 2/2", {"model.pooling": "plain"}),
         ("+ overlapping", {"model.pooling": "overlapping"}),
         ("+ LRN", {"model.norm": "lrn"}),
-        ("+ dropout", {"model.dropout": BASE["model.dropout"]}),
-        ("+ augmentation: AlexNet's choices", {n: BASE[n] for n in BARE if n != "model.dropout"}),
+        ("+ dropout", {"model.dropout": base["model.dropout"]}),
+        ("+ augmentation: AlexNet's choices", {n: base[n] for n in BARE if n != "model.dropout"}),
     ]  # fmt: skip
     found = []
     for name, change in steps:

@@ -33,6 +33,7 @@ def write_ablation(path: Path, result: Mapping[str, Any]) -> None:
             f"{result['test_images']:,} test pictures. The base has all ideas; each row takes one "
             f"away, with the same pictures, order and seeds. Intervals are of 95% (Student's t, "
             f"paired).",
+            *diverged(result),
         ],
         "ideas": ideas,
         "steps": [{**row, "shown": _points(row, "top1", "interval")} for row in steps],
@@ -45,6 +46,14 @@ def write_ablation(path: Path, result: Mapping[str, Any]) -> None:
         ],
     }
     write_page(path, "ablation.html.j2", content)
+
+
+def diverged(result: Mapping[str, Any]) -> list[str]:
+    """A sentence on the trainings whose loss ceased to be a number, where there were any."""
+    count = result["diverged"]
+    if not count:
+        return []
+    return [f"Trainings that diverged, all of whose answers count as wrong: {count}."]
 
 
 def _points(row: Mapping[str, Any], value: str, ends: str) -> tuple[float, float, float]:
@@ -73,7 +82,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     lines += ["", "| from LeNet to AlexNet | n | top-1 |", "|---|---:|---:|"]
     lines += [f"| {row['name']} | {row['n']} | {_percent(row)} |" for row in result["stairs"]]
     told = [result[name]["sentence"] + "." for name in ("race", "processes") if result[name]]
-    return "\n".join([*lines, "", " ".join(told), ""])
+    return "\n".join([*lines, "", " ".join([*told, *diverged(result)]), ""])
 
 
 def _at(result: Mapping[str, Any]) -> str:

@@ -18,17 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from alexnet import files
 from alexnet.data.loader import load_pixels
 from alexnet.data.pictures import Pictures
-from alexnet.data.sources import open_data
 from alexnet.errors import FailedError
 from alexnet.progress import track
 from alexnet.tasks.ablation.places import places
 from alexnet.tasks.ablation.slope import mean_slope
 from alexnet.tasks.predict import Classifier
+from alexnet.training.loop import DIVERGED
 
 SOME = 256
 """Pictures that slopes are measured on."""
@@ -44,6 +45,7 @@ class Trained:
         train_errors: share of training pictures that were wrong, by epoch, as it went.
         seconds: of training.
         slope: mean derivative of its activations at the end; None of other than tanh and ReLU.
+        diverged: whether its loss ceased to be a number; then every picture counts as wrong.
     """
 
     top1: float
@@ -51,6 +53,7 @@ class Trained:
     train_errors: tuple[float, ...]
     seconds: float
     slope: float | None = None
+    diverged: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,16 @@ class Runs:
     Args:
         folder: where results are kept, a file a training; an interrupted one goes on in it.
         data: what all learn from.
+        learned: its training part, of which some pictures show how steep the activations are.
         model: the network's name.
         device: that all train on, as in the settings.
     """
 
-    def __init__(self, folder: Path, data: str, model: str, device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, data: str, learned: Pictures, model: str, device: str = "auto"
+    ) -> None:
         self.folder, self.data, self.model, self.device = folder, data, model, device
+        self.learned = learned
         self._children: set[subprocess.Popen[str]] = set()
         self._lock, self._stopped = threading.Lock(), False
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +92,7 @@ class Runs:
             processes: that share a training, data parallel, each with a thread or a GPU.
 
         Raises:
-            FailedError: a training failed; what it said is in the message.
+            FailedError: a training failed, other than by diverging; the message has what it said.
         """
         asked = [_Training(dict(sorted(settings.items())), processes) for settings in wanted]
         new = {self._file(one): one for one in asked if not self._file(one).is_file()}
@@ -123,6 +130,7 @@ class Runs:
             train_errors=tuple(kept["train_errors"]),
             seconds=float(kept["seconds"]),
             slope=kept.get("slope"),
+            diverged=kept.get("diverged", False),
         )
 
     def _train_in(self, free: queue.SimpleQueue[Mapping[str, str]], one: _Training) -> None:
@@ -146,22 +154,23 @@ class Runs:
         else:
             shutil.rmtree(run, ignore_errors=True)
             for name, value in one.settings.items():
-                line += ["--set", f"{name}={value}"]
-        self._call(line, place)
-        config = files.read_json(run / "config.json")
+                line += ["--set", _as_option(name, value)]
+        found = self._found(run) if self._call(line, place) else _diverged(run)
+        kept = {"settings": dict(one.settings), "processes": one.processes, **found}
+        files.write_json(self._file(one), kept)
+        shutil.rmtree(run, ignore_errors=True)
+
+    def _found(self, run: Path) -> dict[str, Any]:
+        """What is kept of a finished run."""
+        metrics = files.read_json(run / "config.json")["metrics"]
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        metrics = config["metrics"]
-        kept = {
-            "settings": dict(one.settings),
-            "processes": one.processes,
+        return {
             "top1": metrics["test_top1"],
             "images": metrics["test_images"],
             "train_errors": [round(1 - json.loads(told)["train_top1"], 6) for told in lines],
             "seconds": metrics["train_seconds"],
             "slope": self._slope(run),
         }
-        files.write_json(self._file(one), kept)
-        shutil.rmtree(run, ignore_errors=True)
 
     def _slope(self, run: Path) -> float | None:
         """Of a finished training, on some of the pictures that it learned."""
@@ -172,14 +181,16 @@ class Runs:
 
     @functools.cached_property
     def _some(self) -> Pictures:
-        learned = open_data(self.data).train
-        return learned.subset(range(min(SOME, len(learned))))
+        """Evenly from all: data are often sorted by class."""
+        count = len(self.learned)
+        return self.learned.subset(np.linspace(0, count - 1, min(SOME, count)).astype(np.int64))
 
-    def _call(self, line: Sequence[str], place: Mapping[str, str]) -> None:
+    def _call(self, line: Sequence[str], place: Mapping[str, str]) -> bool:
+        """Run it; whether it came to its end, and did not diverge."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **place}
         with self._lock:
             if self._stopped:
-                return
+                raise KeyboardInterrupt
             child = subprocess.Popen(
                 line, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -188,11 +199,14 @@ class Runs:
         said = child.communicate()[1]
         with self._lock:
             self._children.discard(child)
-        if child.returncode and not self._stopped:
-            last = said.strip().splitlines()[-1] if said.strip() else f"status {child.returncode}"
-            raise FailedError(f"a training of the ablation failed: {last}")
-        if child.returncode:
+        if not child.returncode:
+            return True
+        if self._stopped:
             raise KeyboardInterrupt
+        last = said.strip().splitlines()[-1] if said.strip() else f"status {child.returncode}"
+        if DIVERGED in last:
+            return False
+        raise FailedError(f"a training of the ablation failed: {last}")
 
     def _stop(self) -> None:
         """Let the trainings that are under way write a checkpoint and stop."""
@@ -200,3 +214,16 @@ class Runs:
             self._stopped = True
             for child in self._children:
                 child.send_signal(signal.SIGTERM)
+
+
+def _as_option(name: str, value: Any) -> str:
+    """A setting as ``--set`` reads it."""
+    several = isinstance(value, list | tuple)
+    return f"{name}={','.join(map(str, value)) if several else value}"
+
+
+def _diverged(run: Path) -> dict[str, Any]:
+    """What is kept of a run whose loss ceased to be a number: nothing is right in any epoch."""
+    epochs = files.read_json(run / "config.json")["settings"]["training"]["epochs"]
+    errors = [1.0] * int(epochs)
+    return {"top1": 0.0, "images": 0, "train_errors": errors, "seconds": 0.0, "diverged": True}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -15,26 +13,26 @@ from typing import Any
 import torch
 
 from alexnet import files
-from alexnet.data.sources import Splits, open_data
-from alexnet.errors import UsageError
-from alexnet.evaluation.evaluate import evaluate
+from alexnet.data.sources import Splits
+from alexnet.errors import FailedError, UsageError
+from alexnet.evaluation.evaluate import evaluate_on, match_classes, open_as_trained, same_data
 from alexnet.evaluation.metrics import Evaluation
-from alexnet.models.pretrained import CONFIG
+from alexnet.models.alexnet import AlexNet
+from alexnet.models.pretrained import CONFIG, LoadedModel, load_run
 from alexnet.models.registry import create_model, model_entry
 from alexnet.models.weights import list_weights
 from alexnet.progress import log
-from alexnet.tasks.asked import plan_of, write_plan
+from alexnet.tasks.asked import open_to_test, plan_of, require_same_pictures, write_plan
 from alexnet.tasks.comparison import hog
 from alexnet.tasks.comparison.facts import describe
+from alexnet.tasks.comparison.written import write
 from alexnet.tasks.finetune import HEAD_PICTURES, finetune
 from alexnet.tasks.predict import Classifier
 from alexnet.tasks.rehearse import rehearse, rehearse_finetune
-from alexnet.tasks.report import comparison_table, write_comparison
 from alexnet.tasks.run import Run
 from alexnet.tasks.train import train
-from alexnet.training.recipes import get_recipe
+from alexnet.training.loop import DIVERGED
 
-RESULT = "compare.json"
 MINUTES = 15.0
 HEAD_EPOCHS = 1.5
 """Epochs that fitting the head on the frozen features of all pictures takes as long as, about."""
@@ -105,11 +103,14 @@ def compare(
         settings: dotted names to values, for every network that is trained.
 
     Returns:
-        The content of ``compare.json``: ``data``, ``classes``, ``images`` (of each part) and
-        ``models``, a row each.
+        The content of ``compare.json``: ``data``, ``classes``, ``images`` (of each part),
+        ``models``, a row each, and ``diverged``, the names of those that could not be trained.
 
     Raises:
-        UsageError: no model, one twice, an unknown name, or ``out`` belongs to another comparison.
+        UsageError: no model, one twice, an unknown name, data without a test part, a run that
+            learned from it or knows other classes, or ``out`` belongs to another comparison or to
+            other pictures.
+        FailedError: every network's loss ceased to be a number.
     """
     if not minutes > 0:
         raise UsageError(f"minutes is {minutes:g}: it must be more than 0")
@@ -121,20 +122,41 @@ def compare(
         if names.count(name) > 1:
             raise UsageError(f"{name} is named twice")
     out, data = Path(out), os.fspath(data)
-    plan = _planned(out, entrants, data, minutes, image_size, settings or {})
-    splits = open_data(data, **plan["split"])
-    rows, histories, networks = [], {}, {}
+    asked = {
+        "data": data, "minutes": minutes, "image_size": image_size,
+        "settings": dict(settings or {}),
+    }  # fmt: skip
+    plan = plan_of(out, asked, "a comparison")
+    splits = open_to_test(data, settings or {})
+    require_same_pictures(out, plan, splits)
+    _plan_epochs(out, plan, entrants, data, minutes)
+    for entrant in entrants:
+        if entrant.how == "run":
+            _check_run(entrant.name, data, splits)
+    rows, histories, networks, diverged = [], {}, {}, []
     for entrant in entrants:
         log.info("%s", entrant.name)
         if entrant.how == "hog":
             rows.append(_hog_row(out / entrant.folder, splits))
             continue
         folder = Path(entrant.name) if entrant.how == "run" else out / entrant.folder
-        run = _trained(entrant, data, folder, plan)
+        try:
+            run = _trained(entrant, data, folder, plan)
+        except FailedError as error:
+            if DIVERGED not in str(error):
+                raise
+            log.error("%s: %s", entrant.name, DIVERGED)
+            diverged.append(entrant.name)
+            continue
         row, classifier = _row(entrant, folder, data, splits, run)
         rows.append(row)
         histories[entrant.name] = _history(folder)
         networks[entrant.name] = classifier.network
+    if not rows:
+        raise FailedError(
+            f"no network could be trained: {DIVERGED}; lower the learning rate, "
+            f"--set training.lr=0.001, in another folder"
+        )
     counts = {part: len(getattr(splits, part) or ()) for part in ("train", "val", "test")}
     result = {
         "data": data,
@@ -143,8 +165,9 @@ def compare(
         "minutes": minutes,
         "image_size": image_size,
         "models": rows,
+        "diverged": diverged,
     }
-    _write(out, result, histories, networks)
+    write(out, result, histories, networks)
     return result
 
 
@@ -158,9 +181,15 @@ def _entrant(name: str, image_size: int | None, settings: Mapping[str, Any]) -> 
     if _bundled_features(name):
         return Entrant(name, "finetune", {**size, **settings})
     if entry.low_precision_pays:
-        own = {"model.init": "default"} if ":" not in name else {}
+        own = {"model.init": "default"} if _takes_init(name) else {}
         return Entrant(name, "train", {**FROM_SCRATCH, **own, **size, **settings})
     return Entrant(name, "train", dict(settings))  # LeNet's input is its own
+
+
+def _takes_init(name: str) -> bool:
+    """Whether how its weights are drawn can be chosen."""
+    with torch.device("meta"):
+        return ":" not in name and isinstance(create_model(name), AlexNet)
 
 
 def _side(name: str, wanted: int) -> int:
@@ -184,32 +213,41 @@ def _bundled_features(model: str) -> str | None:
     return found[0] if found else None
 
 
-def _planned(
-    out: Path,
-    entrants: Sequence[Entrant],
-    data: str,
-    minutes: float,
-    image_size: int | None,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    """How the data are divided, and each network's epochs: as before, or chosen now."""
-    asked = {
-        "data": data, "minutes": minutes, "image_size": image_size, "settings": dict(settings),
-    }  # fmt: skip
-    plan = {"epochs": {}, **plan_of(out, asked, "a comparison"), "split": _split(settings)}
+def _check_run(run: str, data: str, splits: Splits) -> None:
+    """Refuse a run that cannot be tested on the test part.
+
+    Raises:
+        UsageError: it learned from some of it, or does not know a class.
+    """
+    loaded = load_run(run)
+    assert splits.test is not None
+    if loaded.classes is not None:
+        labels = torch.tensor(splits.test.labels)
+        match_classes(labels, splits.classes, loaded.classes, data)
+    learned = set(open_as_trained(data, loaded.config).train.names) if _knows(loaded, data) else ()
+    both = sum(name in learned for name in splits.test.names)
+    if both:
+        raise UsageError(
+            f"{run} learned from {both:,} of the {len(splits.test):,} test pictures of {data}: "
+            f"divide them as for its training (--set data.seed, data.fold, data.test_fraction)"
+        )
+
+
+def _knows(loaded: LoadedModel, data: str) -> bool:
+    """Whether a run was trained on these data."""
+    return same_data(data, loaded.config.get("data", {}))
+
+
+def _plan_epochs(
+    out: Path, plan: dict[str, Any], entrants: Sequence[Entrant], data: str, minutes: float
+) -> None:
+    """Each network's epochs: as before, or chosen now."""
+    epochs = plan.setdefault("epochs", {})
     write_plan(out, plan)
     for entrant in entrants:
-        if entrant.how in ("train", "finetune") and entrant.name not in plan["epochs"]:
-            plan["epochs"][entrant.name] = _epochs(entrant, data, minutes)
+        if entrant.how in ("train", "finetune") and entrant.name not in epochs:
+            epochs[entrant.name] = _epochs(entrant, data, minutes)
             write_plan(out, plan)
-    return plan
-
-
-def _split(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How the data are divided: no validation part unless the settings ask for one."""
-    about_data = {name: v for name, v in settings.items() if name.startswith("data.")}
-    told = get_recipe("lenet-modern").override({"data.val_fraction": 0.0, **about_data}).data
-    return {name: getattr(told, name) for name in ("seed", "fold", "val_fraction", "test_fraction")}
 
 
 def _epochs(entrant: Entrant, data: str, minutes: float) -> int:
@@ -248,8 +286,9 @@ def _row(
 ) -> tuple[dict[str, Any], Classifier]:
     classifier = Classifier.load(folder)
     model = str(classifier.config["model"])
-    test = splits.test or splits.val or splits.train
-    evaluation = evaluate(classifier, data, mistakes=0)
+    test = splits.test
+    assert test is not None
+    evaluation = evaluate_on(classifier, test, data)
     metrics = run.metrics if run is not None else classifier.config.get("metrics", {})
     return {
         "name": entrant.name,
@@ -263,7 +302,7 @@ def _hog_row(folder: Path, splits: Splits) -> dict[str, Any]:
     """Its row: as written down before, or measured now."""
     kept = folder / "row.json"
     if kept.is_file():
-        return files.read_json(kept)
+        return {k: v for k, v in files.read_json(kept).items() if k != "format_version"}
     facts, evaluation = hog.measure(splits)
     row = {"name": hog.NAME, **facts, **_scores(evaluation)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -287,61 +326,3 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write(
-    out: Path,
-    result: Mapping[str, Any],
-    histories: Mapping[str, Sequence[Mapping[str, Any]]],
-    networks: Mapping[str, Any],
-) -> None:
-    rows = result["models"]
-    files.write_json(out / RESULT, dict(result))
-    files.write_text(out / "compare.csv", _as_csv(rows))
-    files.write_text(out / "compare.md", as_markdown(rows))
-    counts = result["images"]
-    write_comparison(
-        out / "report.html",
-        rows,
-        histories,
-        networks=networks,
-        title=f"{len(rows)} ways to see {Path(result['data']).name}",
-        notes=[
-            f"Learned from the same {counts['train']:,} pictures of {result['data']}, in "
-            f"{result['classes']} classes, and tested once on the same {counts['test']:,} others. "
-            f"Each had the epochs that {result['minutes']:g} minutes should suffice for."
-            f"{_held_back(result)}",
-            "In brackets the 95% interval over test pictures; another training would differ too.",
-        ],
-    )
-
-
-def _held_back(result: Mapping[str, Any]) -> str:
-    """Who learned from fewer pictures, choosing by the others."""
-    whole = result["images"]["train"]
-    here = [row for row in result["models"] if row.get("trained_on") == result["data"]]
-    fewer = [row["name"] for row in here if row["train_images"] < whole]
-    if not fewer:
-        return ""
-    return f" Of those to learn from, some were held back to choose by for: {', '.join(fewer)}."
-
-
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        shown = {
-            k: "x".join(map(str, v)) if k == "input" else v for k, v in row.items() if v is not None
-        }
-        writer.writerow(shown)
-    return text.getvalue()
-
-
-def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table as Markdown, a column a network."""
-    names = [str(row["name"]) for row in rows]
-    lines = [["", *names], ["---"] + ["---:"] * len(names)]
-    lines += [[label, *cells] for label, cells in comparison_table(rows)]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

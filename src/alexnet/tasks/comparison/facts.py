@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from alexnet.data.loader import load_pixels
 from alexnet.data.sources import Pictures
-from alexnet.layers import LocalResponseNorm
+from alexnet.layers import LocallyConnected2d, LocalResponseNorm, SparseConv2d
 from alexnet.models.registry import model_entry
 from alexnet.models.summary import ACTIVATION_NAMES, count_macs, count_parameters
 from alexnet.tasks.predict import Classifier
@@ -43,14 +43,20 @@ def describe(name: str, classifier: Classifier, pictures: Pictures) -> dict[str,
     trainable, fixed = count_parameters(network)
     shape = (spec.channels, spec.size, spec.size)
     settings = config.get("settings", {})
+
+    def published(choice: str) -> str | None:
+        """What the paper has, unless this network was told otherwise."""
+        changed = choice in settings.get("model", {})
+        return None if changed else getattr(entry, {"norm": "normalization"}.get(choice, choice))
+
     return {
         "year": entry.year,
         "authors": entry.authors or None,
         "layers": layers(name, network, entry.layers),
-        "activation": entry.activation or activations(network, shape),
-        "pooling": entry.pooling or poolings(network),
+        "activation": published("activation") or activations(network, shape),
+        "pooling": published("pooling") or poolings(network),
         "regularization": regularization(network, settings),
-        "normalization": entry.normalization or normalizations(network),
+        "normalization": published("norm") or normalizations(network),
         "input": list(shape),
         "parameters": trainable,
         "fixed_parameters": fixed,
@@ -71,7 +77,8 @@ def layers(name: str, network: nn.Module, published: int | None) -> int:
 
     Of a network that was given another head, what is there is counted.
     """
-    weighted = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in network.modules())
+    kinds = (nn.Conv2d, nn.Linear, LocallyConnected2d, SparseConv2d)
+    weighted = sum(isinstance(module, kinds) for module in network.modules())
     if published is not None:
         return min(published, weighted) if name.startswith("alexnet") else published
     short = name.partition(":")[2]
@@ -156,7 +163,10 @@ def activation_bytes(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Bytes that training keeps of one picture from the forward to the backward pass, in fp32."""
     names = [name for name, module in network.named_modules() if not list(module.children())]
     on_meta = copy.deepcopy(network).to("meta")
-    return sum(saved_bytes(on_meta, 1, shape, "fp32", names).values())
+    two, three = (  # batch normalization of one value a channel is refused
+        sum(saved_bytes(on_meta, count, shape, "fp32", names).values()) for count in (2, 3)
+    )
+    return three - two
 
 
 def accelerator(classifier: Classifier) -> str:

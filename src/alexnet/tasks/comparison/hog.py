@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.fit import fit
 from alexnet.data.sources import Pictures, Splits
+from alexnet.data.split import stratified_split
 from alexnet.data.threads import in_threads
 from alexnet.errors import missing_extra
 from alexnet.evaluation.metrics import Evaluation, Tally
@@ -24,15 +25,15 @@ from alexnet.spec import InputSpec
 NAME = "hog-svm"
 SIDE, SMALL_SIDE = 64, 28
 """Pixels of the square that is described; small pictures are read at the smaller."""
-PENALTIES = (0.01, 0.1, 1.0)
-"""Values of C that are tried on a fifth of the training pictures."""
+PENALTIES, HELD = (0.01, 0.1, 1.0), 0.2
+"""Values of C that are tried, on that share of the training pictures."""
 
 
 def measure(splits: Splits, seed: int = 0) -> tuple[dict[str, Any], Evaluation]:
     """Fit and test it.
 
     Args:
-        splits: the parts of the data; training and validation part are learned from.
+        splits: the parts of the data, of which there is a test part; the others are learned from.
         seed: which pictures the penalty is chosen on.
 
     Returns:
@@ -51,17 +52,19 @@ def measure(splits: Splits, seed: int = 0) -> tuple[dict[str, Any], Evaluation]:
     if splits.val is not None:
         more, theirs = _all_features(splits.val, spec, "describing the validation pictures")
         features, labels = np.concatenate((features, more)), np.concatenate((labels, theirs))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
+    kept, held = stratified_split(labels, HELD, seed)
 
     def fitted(penalty: float, rows: NDArray[np.int64]) -> Any:
         return LinearSVC(C=penalty, random_state=seed).fit(features[rows], labels[rows])
 
-    scores = {c: fitted(c, kept).score(features[held], labels[held]) for c in PENALTIES}
+    scores = dict.fromkeys(PENALTIES, 0.0)
+    if len(held):  # not where every class has a single picture
+        scores = {c: fitted(c, kept).score(features[held], labels[held]) for c in PENALTIES}
     chosen = max(scores, key=lambda c: scores[c])
-    machine = fitted(chosen, order)
+    machine = fitted(chosen, np.arange(len(labels)))
     seconds = time.perf_counter() - began
-    test = splits.test or splits.val or splits.train
+    test = splits.test
+    assert test is not None
     theirs_, truth = _all_features(test, spec, "describing the test pictures")
     outputs = np.full((len(truth), len(splits.classes)), -np.inf)
     decided = machine.decision_function(theirs_)
