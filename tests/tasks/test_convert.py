@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from alexnet.errors import UsageError
 from alexnet.models import create_model
@@ -32,6 +32,18 @@ def test_the_bundled_features(tmp_path: Path) -> None:
     target = tmp_path / "features.safetensors"
     assert convert_weights("imagenet1k-features", target, "torchvision") == 10
     assert load_file(target)["features.0.weight"].shape == (64, 3, 11, 11)
+
+
+def test_a_head_that_torchvision_has_not_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = create_model("alexnet_owt", num_classes=3, hidden=0, image_size=63)
+    save_file(network.state_dict(), tmp_path / "ours.safetensors")
+    convert_weights(str(tmp_path / "ours.safetensors"), tmp_path / "t.safetensors", "torchvision")
+    assert "it fits the features alone; its classifier.6 reads the 256 values" in caplog.text
+    theirs = load_file(tmp_path / "t.safetensors")
+    features = {k.partition(".")[2]: v for k, v in theirs.items() if k.startswith("features.")}
+    torchvision.models.alexnet().features.load_state_dict(features)
 
 
 def test_a_pickle_is_not_written(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def convert(
 
     For example:
 
-        alexnet weights convert runs/photos torchvision.safetensors
+        alexnet weights convert runs/owt torchvision.safetensors
         alexnet weights convert alexnet-places.pth ours.safetensors --to alexnet
 
     Args:
