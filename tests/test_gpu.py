@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +167,39 @@ def test_the_same_bits_twice(
     for name, value in first.items():
         assert value.isfinite().all()
         assert torch.equal(value, second[name]), name
+
+
+def test_an_interrupted_run_of_adamw_goes_on_to_the_same_bits(
+    tmp_path: Path, draw_shapes: Draw
+) -> None:
+    """The fused kernel wants its count of steps on the GPU, where a checkpoint's is not."""
+    data = draw_shapes(tmp_path / "data", per_class=12, side=90)
+    told: dict[str, Any] = {
+        "training__deterministic": True,
+        "training__optimizer": "adamw",
+        "training__lr": 0.001,
+        "training__schedule": "cosine",
+        "training__keep": "last",
+        "training__epochs": 30,
+        "training__precision": "fp32",
+        "training__device": "cuda",
+        "data__val_fraction": 0.0,
+    }
+    wanted = trained(data, tmp_path / "whole", **told)
+    line = [sys.executable, "-m", "alexnet", "train", str(data), "--model", "alexnet"]
+    line += ["--recipe", "paper", "-o", str(tmp_path / "run")]
+    for name, value in settings(**told).items():
+        line += ["--set", f"{name}={value}"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        while not list((tmp_path / "run" / "checkpoints").glob("*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        assert process.returncode == 130
+    alexnet.train(data, "alexnet", "paper", out=tmp_path / "run", resume=True)
+    for name, value in weights_of(tmp_path / "run").items():
+        assert torch.equal(value, wanted[name]), name
 
 
 def test_in_memory_from_files_and_from_processes(tmp_path: Path, draw_shapes: Draw) -> None:

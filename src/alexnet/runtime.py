@@ -186,7 +186,13 @@ def resolve(
 def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            own, there = _own_gpu(), torch.cuda.device_count()
+            if own >= there:
+                raise UsageError(
+                    f"there are {there} GPUs here and {local_world_size()} processes: start as "
+                    f"many (--nproc-per-node {there}), or use the processor, training.device=cpu"
+                )
+            return torch.device("cuda", own)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -200,6 +206,11 @@ def _resolve_device(name: str) -> torch.device:
     if not available.get(device.type, False):
         raise UsageError(f"device {name!r} is not available here: use 'cpu' or 'auto'")
     return device
+
+
+def _own_gpu() -> int:
+    """The number of the GPU that is this process's, if there are as many."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -248,8 +259,8 @@ def process_group() -> Iterator[None]:
     if world_size() == 1 or dist.is_initialized():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if torch.cuda.is_available() and _own_gpu() < torch.cuda.device_count():
+        torch.cuda.set_device(_own_gpu())
     try:
         _join()
         yield

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -158,6 +159,18 @@ def test_a_file_name_that_is_not_utf_8_can_be_printed(tmp_path: Path, run_folder
     assert done.returncode == 1, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"error" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
+def test_a_list_with_a_name_that_is_not_utf_8_is_read_on(run_folder: Path, pictures: Path) -> None:
+    line = [sys.executable, "-m", "alexnet", "predict", str(run_folder), "-", "--json"]
+    names = b"\n".join((os.fsencode(pictures / "good.jpg"), b"/\xff.jpg", b""))
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(line, input=names, env=environment, capture_output=True)
+    assert done.returncode == 1, done.stderr
+    good, bad = (json.loads(told) for told in done.stdout.splitlines())
+    assert good["predictions"]
+    assert bad["error"]
 
 
 @pytest.mark.parametrize(

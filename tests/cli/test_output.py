@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -48,3 +51,10 @@ def test_wording() -> None:
 def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
     emit({"loss": float("nan"), "all": (1, float("inf")), "name": "Zoë"})
     assert capsys.readouterr().out == '{"loss": null, "all": [1, null], "name": "Zoë"}\n'
+
+
+def test_json_stays_json_where_the_output_is_not_utf_8() -> None:
+    code = "from alexnet.cli.output import emit; emit({'name': 'Zo\\xeb \\U0001f600'})"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:backslashreplace"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert json.loads(done.stdout.decode("latin-1")) == {"name": "Zo\xeb \U0001f600"}

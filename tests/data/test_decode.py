@@ -407,3 +407,10 @@ def test_what_is_fitted_differs_little(tmp_path):
     spec = InputSpec(size=227, resize=256)
     whole, smaller = (fit(decode(path, n), spec).astype(int) for n in (0, pixels_wanted(256)))
     assert 0 < np.abs(whole - smaller).mean() < 1
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 64, b"IDAT" * 20, b"\n"])
+def test_what_follows_the_end_of_a_png_is_not_of_it(tail, tmp_path):
+    pixels = RNG.integers(0, 256, (9, 7, 3), np.uint8)
+    (tmp_path / "a.png").write_bytes(png(pixels) + tail)
+    np.testing.assert_array_equal(decode(tmp_path / "a.png"), pixels)

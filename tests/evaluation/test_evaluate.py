@@ -89,15 +89,19 @@ def test_a_run_of_a_relative_folder_knows_it_from_everywhere(
     assert evaluate("../run", "colors").images == 33
 
 
-def test_a_folder_that_was_moved_is_divided_as_it_was(trained: Path, tmp_path: Path) -> None:
+def test_a_folder_that_was_moved_is_divided_as_it_was(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     moved = shutil.copytree(trained.parent / "colors", tmp_path / "elsewhere")
     assert evaluate(trained, moved).images == 9
     assert evaluate(trained, moved).top1 == evaluate(trained, trained.parent / "colors").top1
     (moved / "red" / "0.png").rename(moved / "red" / "new.png")  # as many, but others
     assert evaluate(trained, moved).images == 30
     (moved / "red" / "new.png").rename(moved / "red" / "0.png")
-    shutil.copy(moved / "red" / "1.png", moved / "red" / "0.png")  # of the same names, but others
-    assert evaluate(trained, moved).images == 30
+    shutil.copy(moved / "red" / "1.png", moved / "red" / "0.png")  # of the same names
+    caplog.clear()
+    assert evaluate(trained, moved).images == 9
+    assert "rename them to have all tested" in caplog.text
 
 
 def test_an_ensemble_is_not_tested_on_what_one_of_it_learned(tmp_path: Path) -> None:

@@ -226,3 +226,14 @@ for laid in (x, x.contiguous(memory_format=torch.channels_last)):
 """
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_gradients_of_gradients_of_channels_last() -> None:
+    network = alexnet.create_model("lenet5_dense").to(memory_format=torch.channels_last)
+    x = torch.randn(LEAST, 1, 32, 32)
+    (first, *_) = torch.autograd.grad(
+        network(x).square().sum(), list(network.parameters()), create_graph=True
+    )
+    found = torch.autograd.grad(first.square().sum(), next(network.parameters()))[0]
+    assert found.isfinite().all()
+    assert found.abs().sum() > 0

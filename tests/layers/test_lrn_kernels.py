@@ -229,3 +229,24 @@ def test_without_a_compiler_torch_s_operations_serve(
     assert kind == "InPieces"
     assert why in told
     assert float(result) == pytest.approx(32 * (1 + 1e-4) ** -0.75, rel=1e-3)
+
+
+def test_second_gradients_of_maps_that_lie_neither_way() -> None:
+    window = Window(2, 2, 0.3, 0.75, 2.0)
+    found = []
+    for way in (LocalResponseNorm(5, 1.5, 0.75, 2.0), lambda x: plain(x, window, 1)):
+        x = torch.linspace(-2, 2, 160, dtype=torch.float32).view(1, 8, 4, 5).requires_grad_()
+        (first,) = torch.autograd.grad(way(x[:, 1:7, :, ::2]).square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), x)[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_zeros_without_a_constant_have_a_gradient(kernel: str) -> None:
+    """The gap behind a row of channels has a sum of zero, whose power is infinite."""
+    window = Window(2, 2, 0.2, 0.75, 0.0)
+    x = torch.tensor([[1.0, 2.0, -1.0, 3.0, 0.5, 1.5, 0.0, 0.0]], requires_grad=True)
+    (wanted,) = torch.autograd.grad(plain(x, window, 1).sum(), x)
+    (found,) = torch.autograd.grad(KernelNorm.apply(x, window, 1, KERNELS[kernel]).sum(), x)
+    assert wanted.isfinite().all()
+    torch.testing.assert_close(found, wanted)

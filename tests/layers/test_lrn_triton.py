@@ -75,3 +75,14 @@ def test_a_constant_of_zero_meets_no_channel_that_is_not_there(triton_kernel: Mo
     window, kernel = Window(2, 2, 1.0, 0.75, 0.0), triton_kernel.Triton()
     for found in both_ways(x, torch.ones_like(x), window, 1, kernel):
         assert found.isfinite().all()
+
+
+def test_what_is_not_a_number_stays_so(triton_kernel: ModuleType) -> None:
+    window = Window(2, 2, 0.3, 0.75, 2.0, rectify=True)
+    x = torch.ones(1, 12, 2, 2)
+    x[0, 5, 0, 0] = float("nan")
+    found = both_ways(x, torch.ones_like(x), window, 1, triton_kernel.Triton())
+    wanted = both_ways(x, torch.ones_like(x), window, 1, None)
+    for ours, right in zip(found, wanted, strict=True):
+        assert right.isnan().any()
+        assert torch.equal(ours.isnan(), right.isnan())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -139,3 +141,17 @@ def test_one_byte_a_window_is_kept() -> None:
     assert [(t.dtype, t.shape) for t in kept] == [(torch.uint8, y.shape)]
     with torch.inference_mode():
         assert torch.equal(MaxPool2d(3, 2)(x), y)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.parametrize("way", ["export", "trace"])
+def test_what_is_exported_pools(way: str) -> None:
+    x, other = laid(1, 16, 9, 9), laid(1, 16, 9, 9, seed=5)
+    network = nn.Sequential(MaxPool2d(3, 2)).eval()
+    assert uses_the_kernel(network, x)
+    found: Any = (
+        torch.export.export(network, (x,)).module()
+        if way == "export"
+        else torch.jit.trace(network, x)
+    )
+    torch.testing.assert_close(found(other), nn.MaxPool2d(3, 2)(other))

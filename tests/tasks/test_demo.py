@@ -135,3 +135,11 @@ def test_a_file_is_no_folder(small: None, tmp_path: Path) -> None:
         demo.run_demo(tmp_path / "file")
     with pytest.raises(UsageError, match="choose a folder that can be written to"):
         demo.run_demo(tmp_path / "file" / "below")
+
+
+def test_a_folder_that_only_bears_a_demo_s_name_is_left_alone(small: None, tmp_path: Path) -> None:
+    (tmp_path / "lenet5").mkdir()
+    (tmp_path / "lenet5" / "thesis.txt").write_text("precious")
+    with pytest.raises(UsageError, match="holds something else than a run"):
+        demo.run_demo(tmp_path)
+    assert (tmp_path / "lenet5" / "thesis.txt").read_text() == "precious"

@@ -4,8 +4,10 @@ import io
 import os
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
+from alexnet.data.pillow import formats
 from alexnet.tasks.inputs import expand
 
 
@@ -52,3 +54,18 @@ def test_a_dash_is_the_lines_of_standard_input(folder: Path) -> None:
 def test_links_that_go_round_do_not_trap_it(folder: Path) -> None:
     (folder / "sub" / "round").symlink_to(folder)
     assert meant(folder, "") == ["a.PNG", "b.jpg", "sub/c.webp"]
+
+
+def test_a_name_that_is_too_long_is_one_file_among_others(folder: Path) -> None:
+    long = "x" * 300 + ".jpg"
+    assert meant(folder, "b.jpg", long, "sub") == ["b.jpg", long, "sub/c.webp"]
+
+
+def test_every_kind_of_picture_that_is_read_is_taken_from_a_folder(tmp_path: Path) -> None:
+    PIL.Image.init()
+    some = {".avif", ".jp2", ".pgm", ".pnm", ".dib", ".jfif", ".apng", ".tif"}
+    wanted = sorted(name for name in some if PIL.Image.EXTENSION.get(name) in formats())
+    assert len(wanted) >= 7
+    for name in (*wanted, ".heic"):
+        (tmp_path / f"a{name}").touch()
+    assert meant(tmp_path, "") == sorted(f"a{name}" for name in (*wanted, ".heic"))

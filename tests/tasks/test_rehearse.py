@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +96,25 @@ def test_the_original_recipe_takes_its_steps_with_the_network_it_is_for(
     assert found.config["model"]["preset"] == "original"
     with pytest.raises(UsageError, match="unknown argument of lenet5_dense 'preset'"):
         rehearse(data, "lenet5_dense", "original")
+
+
+def test_classes_that_the_first_pictures_lack_are_counted(
+    draw_shapes: Draw, tmp_path: Path
+) -> None:
+    data = draw_shapes(tmp_path / "shapes", per_class=40)
+    settings = {
+        "training.batch_size": 4, "training.epochs": 1, "data.image_size": 64, "augment.mixup": 0.4,
+        "data.val_fraction": 0.0,
+    }  # fmt: skip
+    model = "torchvision:shufflenet_v2_x0_5"  # which does not tell how many classes it has
+    assert rehearse(data, model, recipe="modern", settings=settings).step_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [("lenet-1998", {"training.lr": 1e-9}), ("lenet-modern", {"training.patience": 2})],
+)
+def test_what_would_do_nothing_is_refused(recipe: str, settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(UsageError, match=f"{name} does nothing where"):
+        rehearse("mnist-5k", "lenet5", recipe=recipe, settings=settings)

@@ -18,7 +18,7 @@ from alexnet.training.checkpoint import Position, Snapshot, found, newest, read,
 from alexnet.training.config import TrainingConfig
 from alexnet.training.optim import set_rates
 from alexnet.training.parallel import Parallel
-from alexnet.training.state import TrainingState
+from alexnet.training.state import TrainingState, _placed
 
 SMALL = runtime.resolve("cpu", "fp32", large=False)
 
@@ -328,3 +328,12 @@ def test_the_header_can_be_read_without_this_package(tmp_path: Path) -> None:
     about = header["__metadata__"]
     assert about["format_version"] == "1"
     assert json.loads(about["state"])["position"]["batch"] == 7
+
+
+@pytest.mark.parametrize(("fused", "device"), [(True, "meta"), (None, "cpu")])
+def test_a_fused_optimizer_s_count_of_steps_lies_beside_its_parameter(
+    fused: bool | None, device: str
+) -> None:
+    parameter = nn.Parameter(torch.empty(3, device="meta"))
+    placed = _placed(torch.tensor(7.0), parameter, {"fused": fused})
+    assert placed.device.type == device

@@ -1,25 +1,29 @@
 from __future__ import annotations
 
+import gc
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from alexnet.errors import UsageError
+from alexnet.training import folder as folder_module
 from alexnet.training.folder import RunFolder, write_scalars
 
 
-def test_a_fresh_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+def test_a_fresh_folder_is_made_and_has_only_the_lock(tmp_path: Path) -> None:
     folder = RunFolder.open(tmp_path / "runs" / "a", resume=False)
     assert folder.path.is_dir()
-    assert not list(folder.path.iterdir())
+    assert [path.name for path in folder.path.iterdir()] == [".lock"]
     assert not folder.begun
     assert folder.checkpoints == folder.path / "checkpoints"
 
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize(
-    "leftover", ["", "bad_images.csv", ".config.json.abc.tmp", ".writable", ".bad_images.csv.x.tmp"]
+    "leftover", ["", "bad_images.csv", ".config.json.abc.tmp", ".lock", ".bad_images.csv.x.tmp"]
 )
 def test_what_a_kill_leaves_before_the_first_moment_is_no_obstacle(
     leftover: str, resume: bool, tmp_path: Path
@@ -28,7 +32,7 @@ def test_what_a_kill_leaves_before_the_first_moment_is_no_obstacle(
         (tmp_path / leftover).touch()
     folder = RunFolder.open(tmp_path, resume=resume)
     assert not folder.begun
-    assert {path.name for path in tmp_path.iterdir()} <= {"bad_images.csv"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"bad_images.csv", ".lock"}
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -95,3 +99,31 @@ def test_tensorboard_has_every_epoch_once(tmp_path: Path) -> None:
     assert sorted(events.Tags()["scalars"]) == ["lr", "train/loss"]
     found = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert found == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+
+
+HOLD = """
+import sys, time
+from alexnet.training.folder import RunFolder
+
+folder = RunFolder.open(sys.argv[1], resume=False)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_trainings_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "PATIENCE", 0.3)
+    line = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=r"another process trains in .*run: wait for it"):
+            RunFolder.open(tmp_path / "run", resume=False)
+        holder.kill()
+    opened = RunFolder.open(tmp_path / "run", resume=False)  # whoever is killed lets go
+    assert (tmp_path / "run" / ".lock").exists()
+    del opened
+    gc.collect()
+    assert not list((tmp_path / "run").iterdir())

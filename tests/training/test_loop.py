@@ -52,6 +52,7 @@ def make_job(folder: Path, *, augment: AugmentConfig | None = None, **settings: 
     return Job(
         network=network,
         pixels=corners(),
+        classes=4,
         spec=SPEC,
         training=TrainingConfig(**{**defaults, **settings}),
         augment=augment or AugmentConfig(),

@@ -19,6 +19,7 @@ from alexnet.training.optim import (
     build_loss,
     build_optimizer,
     learning_rate,
+    lower_rate,
     plateaus,
     set_rates,
 )
@@ -376,3 +377,36 @@ def test_the_loss_is_taken_in_float32() -> None:
     logits = torch.randn(3, 4).to(torch.bfloat16)
     loss = build_loss(nn.Identity(), TrainingConfig(), torch.ones(4))
     assert loss(logits, torch.tensor([0, 1, 2])).dtype == torch.float32
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "paper"])
+def test_a_first_step_that_fp16_leaves_out_leaves_nothing_behind(optimizer: Any) -> None:
+    network = nn.Linear(300, 300)
+    config = TrainingConfig(optimizer=optimizer, lr=0.1, precision="fp16", weight_decay=0.0)
+    built: Any = build_optimizer(network, config)
+    before = network.weight.detach().clone()
+    network(torch.full((1, 300), float("inf"))).sum().backward()
+    built.grad_scale, built.found_inf = torch.tensor(1.0), torch.tensor(1.0)  # as GradScaler's
+    built.step()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    built.found_inf = torch.tensor(0.0)
+    built.step()
+    assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "bias"), [("alexnet_cifar", "local3.bias"), ("lenet1989", "bias1.bias")]
+)
+def test_biases_that_have_a_place_each_are_biases(name: str, bias: str) -> None:
+    network = create_model(name)
+    assert network.get_parameter(bias).ndim == 3
+    built = build_optimizer(network, TrainingConfig(decay="weights", weight_decay=0.1, bias_lr=0.2))
+    (group,) = (group for group in built.param_groups if bias in group["names"])
+    assert (group["weight_decay"], group["role"]) == (0.0, "biases")
+
+
+def test_what_is_advised_where_a_training_diverges_has_an_effect() -> None:
+    assert lower_rate(TrainingConfig(lr=0.05)) == "training.lr=0.005"
+    table = TrainingConfig(schedule="table", rates=(0.0005, 0.0002))
+    assert lower_rate(table) == "training.rates=5e-05,2e-05"

@@ -68,7 +68,7 @@ def evaluate(
             evaluation=evaluation,
             network=loaded[names[0]].network,
         )
-    code = 1 if evaluation.skipped else 0
+    code = 0 if all(bad.hidden for bad in evaluation.skipped) else 1
     if common.json:
         emit(evaluation.to_dict())
         return code

@@ -117,6 +117,8 @@ def _prepare_streams(debug: bool) -> None:
         # A file name that is not UTF-8 is printed escaped instead of stopping the command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # as Python has names of files
 
 
 def _failed(error: BaseException, words: list[str]) -> int:

@@ -15,7 +15,8 @@ def emit(record: Mapping[str, Any]) -> None:
 
     JSON has no infinity and no not-a-number; they become null.
     """
-    sys.stdout.write(json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n")
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    sys.stdout.write(json.dumps(_finite(record), ensure_ascii=not unicode, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

@@ -171,6 +171,8 @@ def _check_png(data: bytes) -> None:
         needed = not data[start + 4] & 0x20
         if needed and end + 4 <= len(data) and zlib.crc32(data[start + 4 : end]) != checksum:
             raise DecodeError(f"damaged: wrong checksum at byte {end} of the PNG file")
+        if data[start + 4 : start + 8] == b"IEND":  # what follows is not of the picture
+            return
         start = end + 4
 
 

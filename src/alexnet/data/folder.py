@@ -11,15 +11,19 @@ from alexnet.data.parts import Contents, Part
 from alexnet.data.pictures import FilePictures
 from alexnet.errors import UsageError
 
-_VALIDATION = ("val", "valid", "validation")
+NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""What people call the parts."""
 
 
 def list_folder(folder: Path) -> Contents:
     """What is in a folder of class folders, before any file is looked into.
 
-    A folder with ``train/`` and any of ``val/`` (or ``valid/``, ``validation/``) and ``test/``
-    keeps these parts; another is still to be divided. The pictures of a class may lie in folders
-    below its own.
+    A folder with ``train/`` and any of ``val/`` and ``test/`` (or other :data:`NAMES`) keeps these
+    parts; another is still to be divided. The pictures of a class may lie in folders below its own.
 
     Raises:
         UsageError: not a folder, or one that cannot be read.
@@ -38,18 +42,17 @@ def list_folder(folder: Path) -> Contents:
 def _named_parts(folder: Path) -> dict[str, Path]:
     """The user's own ``train``, ``val`` and ``test``; nothing when the folder has no such parts."""
     subfolders = folders_of(folder)
-    found = {path.name.lower(): path for path in subfolders}
-    validation = [name for name in _VALIDATION if name in found]
-    alone = [path.name.lower() for path in subfolders] == ["train"]
-    if "train" not in found or not (validation or "test" in found or alone):
-        return {}
-    if len(validation) > 1:
-        raise UsageError(
-            f"{folder} has both {found[validation[0]].name}/ and {found[validation[1]].name}/: "
-            "keep one of them"
-        )
-    keys = {"train": "train", "test": "test"} | dict.fromkeys(validation, "val")
-    return {keys[name]: path for name, path in found.items() if name in keys}
+    found: dict[str, Path] = {}
+    for part, names in NAMES.items():
+        called = [path for path in subfolders if path.name.lower() in names]
+        if len(called) > 1:
+            raise UsageError(
+                f"{folder} has both {called[0].name}/ and {called[1].name}/: keep one of them"
+            )
+        if called:
+            found[part] = called[0]
+    alone = len(subfolders) == 1
+    return found if "train" in found and (len(found) > 1 or alone) else {}
 
 
 def _list_part(folder: Path, title: str) -> Part:

@@ -45,11 +45,13 @@ class NamedData:
         read: the parts under a folder (train, then test), or None where they are not there; with
             the names of the classes.
         files: what the user would have to put there, said in words.
+        own_names: whether the files' names tell it from other data sets.
     """
 
     title: str
     read: Callable[[Path], tuple[Part, Part, tuple[str, ...]] | None]
     files: str
+    own_names: bool = True
 
 
 def bundled_digits(fold: int) -> tuple[ArrayPictures, ArrayPictures]:
@@ -101,7 +103,8 @@ def _pictures(name: str, part: str, content: Part, classes: tuple[str, ...]) -> 
 
 def _find(name: str, entry: NamedData) -> tuple[Part, Part, tuple[str, ...]] | None:
     for root in search_folders():
-        for folder in (root / entry.title / "raw", root / name, root / entry.title, root):
+        here = [root] if entry.own_names or root.resolve().name in (name, entry.title) else []
+        for folder in (root / entry.title / "raw", root / name, root / entry.title, *here):
             try:
                 found = entry.read(folder)
             except (OSError, ValueError, EOFError, zlib.error, struct.error) as error:
@@ -142,7 +145,7 @@ def _download(name: str, entry: NamedData) -> tuple[Part, Part, tuple[str, ...]]
     if found is None:
         raise FailedError(
             f"{name} is not on this machine and cannot be downloaded ({reason}): put "
-            f"{entry.files} in {folder / name}, or set ALEXNET_DATA to the folder that holds it"
+            f"{entry.files} in {folder / name}, or set ALEXNET_DATA to a folder with {name}/ in it"
         )
     return found
 
@@ -219,7 +222,7 @@ def _labeled(dataset: Any) -> Part:
 
 def _idx(title: str, classes: Sequence[str]) -> NamedData:
     names = "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two t10k- files"
-    return NamedData(title, partial(_read_idx_parts, tuple(classes)), names)
+    return NamedData(title, partial(_read_idx_parts, tuple(classes)), names, own_names=False)
 
 
 NAMED: dict[str, NamedData] = {

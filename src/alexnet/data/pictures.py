@@ -37,6 +37,11 @@ class BadImage:
     name: str
     reason: str
 
+    @property
+    def hidden(self) -> bool:
+        """Whether it is something of the system's that nobody meant to be a picture."""
+        return self.reason.startswith(("hidden ", "system "))
+
 
 class Pictures(abc.ABC):
     """Labeled pictures.
@@ -213,14 +218,21 @@ class Splits:
 
         It is of names, labels, classes and what tells when a picture was changed.
         """
+        digest = hashlib.sha256(self.names_digest.encode())
+        for part in (self.train, self.val, self.test):
+            if part is not None:
+                digest.update(part.marks().astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def names_digest(self) -> str:
+        """The same of names, labels and classes alone: a prepared copy has the original's."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for part in (self.train, self.val, self.test):
             names, labels = ((), np.empty(0)) if part is None else (part.names, part.labels)
             digest.update(f"\n{len(labels)}\n".encode())
             digest.update(labels.astype("<i8").tobytes())
             digest.update("\0".join(names).encode())
-            if part is not None:
-                digest.update(part.marks().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -302,15 +302,27 @@ def open_as_trained(data: str, config: Mapping[str, Any]) -> Splits:
     divided: dict[str, Any] = {"val_fraction": 0.0, "test_fraction": 0.0, **told}
     if not same_data(data, trained):
         whole = open_data(data, val_fraction=0.0, test_fraction=0.0)
-        if trained.get("digest") and _count(whole) == sum(trained[name] for name in PARTS):
-            splits = open_data(data, **divided)
-            if splits.digest == trained["digest"]:
-                log.info("%s has the pictures that the network was trained on, moved", data)
-                return splits
+        if "digest" not in trained or _count(whole) != sum(trained[name] for name in PARTS):
+            return whole
+        splits = open_data(data, **divided)
+        if splits.digest == trained["digest"]:
+            log.info("%s has the pictures that the network was trained on, moved", data)
+            return splits
+        if splits.names_digest == trained["names_digest"]:
+            log.warning(
+                "%s has classes and names as what the network was trained on: it is divided as "
+                "that was; if the pictures are others, rename them to have all tested",
+                data,
+            )
+            return splits
         return whole
     splits = open_data(data, **divided)
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    if any(len(part or ()) != trained.get(name) for name, part in parts.items()):
+    if "digest" in trained:
+        changed = splits.digest != trained["digest"]
+    else:
+        changed = any(len(part or ()) != trained.get(name) for name, part in parts.items())
+    if changed:
         log.warning(
             "%s has changed since the network was trained on it: pictures that it learned from "
             "may be in any part",

@@ -42,8 +42,9 @@ def stage_means(x: Tensor, convolution: nn.Module, squash: nn.Module) -> Tensor:
     if not _can_be_done(x, convolution, squash):
         return F.avg_pool2d(squash(convolution(x)), 2)
     sparse = isinstance(convolution, SparseConv2d)
-    weight = convolution.dense_weight() if sparse else convolution.weight
-    y: Tensor = _Stage.apply(x, weight, convolution.bias, squash)
+    weight: Any = convolution.dense_weight() if sparse else convolution.weight
+    # Copied here, where it is recorded: a gradient of the gradient goes through the copy.
+    y: Tensor = _Stage.apply(x.contiguous(), weight.contiguous(), convolution.bias, squash)
     return y
 
 
@@ -109,7 +110,6 @@ class _Stage(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, squash: nn.Module
     ) -> Tensor:
         """``[N, I, H, W]`` to ``[N, O, (H - 4) // 2, (W - 4) // 2]``."""
-        x, weight = x.contiguous(), weight.contiguous()
         pictures, inputs, height, width = x.shape
         told = _Told(
             pictures, inputs, len(weight), height, width, SQUASHES[type(squash)],

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alexnet.layers.choice import check_at_least, check_choice
-from alexnet.layers.lrn_kernels import KernelNorm, Window, kernel_for, plain
+from alexnet.layers.lrn_kernels import KernelNorm, Window, kernel_for, lay_out, plain
 
 AlphaMode = Literal["mean", "sum"]
 
@@ -70,7 +70,8 @@ def local_response_norm(
     kernel = kernel_for(x)
     if kernel is None:
         return plain(x, window, groups)
-    y: Tensor = KernelNorm.apply(x, window, groups, kernel)
+    # Laid out here, where it is recorded: a gradient of the gradient goes through the copy.
+    y: Tensor = KernelNorm.apply(lay_out(x, groups)[0], window, groups, kernel)
     return y
 
 

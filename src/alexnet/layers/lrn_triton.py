@@ -65,7 +65,7 @@ def _read(
     there = inside & (channel + offset >= 0) & (channel + offset < channels)
     value = tl.load(x + place + offset * stride, there, 0.0).to(tl.float32)
     if rectify:
-        value = tl.maximum(value, 0.0)
+        value = tl.where(value <= 0.0, 0.0, value)  # what is not a number stays so
     return value
 
 
@@ -141,5 +141,5 @@ def _backward(
         ratios += tl.where(activation == 0.0, 0.0, ratio)  # also beyond the last channel, with k=0
     slope = direct - 2.0 * factor * beta * value * ratios
     if rectify:
-        slope = tl.where(value > 0.0, slope, 0.0)
+        slope = tl.where(value == 0.0, 0.0, slope)
     tl.store(dx + place, slope.to(dx.dtype.element_ty), inside)

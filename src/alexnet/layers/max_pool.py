@@ -45,6 +45,8 @@ class MaxPool2d(nn.MaxPool2d):
 
 def _suits(x: Tensor, size: int) -> bool:
     """Whether the kernel reads ``x`` as it lies in memory, with windows of ``size``."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False  # what is exported is made of torch's operations
     if (
         x.dim() != 4
         or x.dtype not in (_ON_GPU if x.is_cuda else _KINDS)

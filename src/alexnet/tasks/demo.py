@@ -130,11 +130,8 @@ def _is_demo(path: Path) -> bool:
 
 
 def _begun(folder: Path) -> bool:
-    """Whether an interrupted demo left this run; one that did not get as far as that is removed."""
-    if (folder / "config.json").is_file():
-        return True
-    shutil.rmtree(folder, ignore_errors=True)
-    return False
+    """Whether an interrupted demo left this run."""
+    return (folder / "config.json").is_file()
 
 
 def _history(run: Run) -> list[dict[str, Any]]:

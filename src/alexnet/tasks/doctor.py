@@ -141,7 +141,7 @@ def _extras() -> list[Finding]:
     found = []
     for package, (extra, purpose) in EXTRAS.items():
         if importlib.util.find_spec(package):
-            found.append(Finding(extra, f"installed ({metadata.version(package)})", purpose))
+            found.append(Finding(package, f"installed ({metadata.version(package)})", purpose))
         else:
-            found.append(Finding(extra, "missing", f"{purpose}: pip install 'alexnet[{extra}]'"))
+            found.append(Finding(package, "missing", f"{purpose}: pip install 'alexnet[{extra}]'"))
     return found

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TextIO
 
 PICTURE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs"),
+        *(".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+        *(".jp2", ".j2k", ".jpx"),
+        *(".heic", ".heif"),  # which are not read, and refused aloud
+    )
 )
 """What is taken from a folder; a file that is named is tried whatever it is called."""
 
@@ -26,9 +31,9 @@ def expand(arguments: Iterable[str], stream: TextIO) -> Iterator[str]:
     for argument in arguments:
         if argument == "-":
             yield from (line.rstrip("\r\n") for line in stream if line.strip())
-        elif Path(argument).is_dir():
+        elif os.path.isdir(argument):  # False, not an error, of a name that is too long
             yield from _pictures_below(argument) or [argument]
-        elif not Path(argument).exists() and glob.has_magic(argument):
+        elif not os.path.exists(argument) and glob.has_magic(argument):
             yield from sorted(glob.glob(argument, recursive=True)) or [argument]
         else:
             yield argument

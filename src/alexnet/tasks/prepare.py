@@ -44,7 +44,7 @@ class Prepared:
     Attributes:
         folder: where it is.
         images: pictures in it.
-        refused: files that were left out.
+        refused: files that were left out, but for hidden ones.
         shards: files that hold the pictures.
         bytes: their size together.
         seconds: how long it took, this time.
@@ -268,7 +268,7 @@ def _finish(
     manifest = {
         **plan,
         "images": sum(part["images"] for part in parts.values()),
-        "refused": len(refused),
+        "refused": sum(not BadImage(**bad).hidden for bad in refused),
         "classes": list(classes),
         "descriptions": dict(contents.descriptions),
         "divided": contents.divided,

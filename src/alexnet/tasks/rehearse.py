@@ -171,7 +171,7 @@ def _time_steps(session: Session, network: nn.Module, size: int) -> float:
     """Median seconds of a few steps, the first one left out (unless it is the only one)."""
     config, pixels, runtime = session.request.config, session.train_pixels, session.runtime
     training = config.training
-    classes = class_counts(pixels, network)
+    classes = class_counts(pixels, len(session.splits.classes))
     state = TrainingState(share_work(network, training, runtime), training, runtime)
     loss_of = build_loss(network, training, classes)
     stepper = Stepper(

@@ -91,6 +91,7 @@ class Request:
                 config = config.override({"augment.mirror": 0.0})
             config = config.override(settings)
             _check_arguments(config)
+            _check_effect(config, settings)
             folder = RunFolder.open(out, resume=resume)
             return cls(task, data, model, weights, config, folder, False)
         started, before = _read_start(folder)
@@ -116,6 +117,20 @@ def _goes_on(out: str | os.PathLike[str]) -> bool:
     """Whether this very call of torchrun began the run in ``out``."""
     folder = RunFolder(Path(out))
     return folder.begun and folder.read_config().get("launch") == launch()
+
+
+def _check_effect(config: Config, settings: Mapping[str, Any]) -> None:
+    """Refuse what was set and would do nothing."""
+    training = config.training
+    if training.schedule == "table" and "training.lr" in settings:
+        raise UsageError(
+            "training.lr does nothing where training.schedule=table: set training.rates, one an "
+            "epoch"
+        )
+    if training.keep == "last" and training.patience and "training.patience" in settings:
+        raise UsageError(
+            "training.patience does nothing where training.keep=last: set training.keep=best too"
+        )
 
 
 def _check_arguments(config: Config) -> None:

@@ -18,6 +18,7 @@ from alexnet.data.loader import Pixels, fits_in_memory, load_pixels, workers_bes
 from alexnet.data.pillow import DecodeError
 from alexnet.data.sources import Pictures, Splits, data_folder, open_data, write_bad_images
 from alexnet.errors import UsageError
+from alexnet.evaluation.evaluate import PARTS
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.evaluation.score import score
 from alexnet.models.contract import Network
@@ -34,7 +35,7 @@ from alexnet.torchrun import is_main, launch, local_world_size, world_size
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Position
 from alexnet.training.loop import Job, diverged, fit
-from alexnet.training.optim import check_schedule
+from alexnet.training.optim import check_schedule, lower_rate
 from alexnet.training.sharing import check_sharing
 
 SEEN_WITHIN = 60.0
@@ -192,6 +193,7 @@ class Session:
                 "test": len(splits.test or ()),
                 "refused": len(splits.refused),
                 "digest": splits.digest,
+                "names_digest": splits.names_digest,
             },
             "settings": self.request.config.to_dict(),
             "colors": self.colors.to_dict() if self.colors else None,
@@ -256,7 +258,9 @@ class Session:
         before = self.request.folder.read_config()
         now = {**self.about("running")["data"], "classes": list(self.splits.classes)}
         then = {**before["data"], "classes": before["classes"]}
-        if any(now[name] != then.get(name) for name in ("classes", "train", "val", "test")):
+        # Of a run that was begun before digests were kept, the numbers tell.
+        now |= {} if "digest" in then else {"digest": None}
+        if any(now[name] != then.get(name) for name in ("classes", "digest", *PARTS)):
             raise UsageError(
                 f"{self.request.data} has other pictures than when {self.request.folder.path} was "
                 f"started: restore them, or choose another folder with -o"
@@ -293,6 +297,7 @@ class Session:
             Job(
                 network=self.network,
                 pixels=self.train_pixels,
+                classes=len(self.splits.classes),
                 spec=self.spec,
                 training=self.request.config.training,
                 augment=self.request.config.augment,
@@ -342,10 +347,10 @@ class Session:
         if result.only_answer is not None:
             log.warning(
                 "the network has learned nothing: it takes every picture of the %s part for %r; "
-                "lower the learning rate, --set training.lr=%g, in a new folder, or train longer",
+                "lower the learning rate, --set %s, in a new folder, or train longer",
                 part,
                 result.only_answer,
-                self.request.config.training.lr / 10,
+                lower_rate(self.request.config.training),
             )
         metrics = {
             **{f"{part}_{key}": value for key, value in result.to_dict().items() if key in KEPT},

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from alexnet.errors import UsageError
 from alexnet.files import FORMAT_VERSION, read_json, write_error, write_text
 from alexnet.torchrun import is_main
 
 CONFIG = "config.json"
-PROBE = ".writable"
+LOCK = ".lock"
+PATIENCE = 10.0
+"""Seconds to wait for a training that is about to end."""
 
 
 class RunFolder:
@@ -27,6 +37,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: Lock | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -38,8 +49,8 @@ class RunFolder:
         """Make a fresh folder, or open one to go on with.
 
         Raises:
-            UsageError: a fresh run would overwrite something, there is nothing to resume, or the
-                folder cannot be written to.
+            UsageError: a fresh run would overwrite something, there is nothing to resume, the
+                folder cannot be written to, or another process trains in it.
         """
         folder = Path(path)
         try:
@@ -57,14 +68,14 @@ class RunFolder:
             elif resume and not folder.exists():
                 raise UsageError(f"{folder} holds no run to resume: leave --resume out")
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / PROBE
-            probe.touch()
-            probe.unlink()
+            lock = Lock(folder / LOCK)
             for leftover in folder.rglob(".*.tmp"):
                 leftover.unlink()
         except OSError as error:
             raise write_error(error, folder) from error
-        return cls(folder)
+        opened = cls(folder)
+        opened._lock = lock
+        return opened
 
     @property
     def begun(self) -> bool:
@@ -101,12 +112,58 @@ class RunFolder:
             yield writer
 
 
+class Lock:
+    """A file that one process holds until it ends or lets go; two trainings never share a folder.
+
+    Where locks are not to be had (Windows, some network disks) it is a file like any other.
+
+    Args:
+        path: of the file, which is gone when it is let go.
+
+    Raises:
+        UsageError: another process holds it.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        until = time.monotonic() + PATIENCE
+        while not (file := self._held(path)):
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"another process trains in {path.parent}: wait for it, or choose another "
+                    f"folder with -o"
+                )
+            time.sleep(0.1)
+        self._release = weakref.finalize(self, _let_go, file, path)
+
+    @staticmethod
+    def _held(path: Path) -> IO[str] | None:
+        """The file, locked; None where another process has it."""
+        file = path.open("a")
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                return None
+        if os.fstat(file.fileno()).st_nlink == 0:  # let go, and gone, meanwhile
+            file.close()
+            return None
+        return file
+
+
+def _let_go(file: IO[str], path: Path) -> None:
+    path.unlink(missing_ok=True)
+    file.close()
+
+
 def _occupied(folder: Path, names: set[str]) -> bool:
     """Whether there is more than a run leaves that was killed before its first moment."""
     if not folder.is_dir():
         return folder.exists()
     return any(
-        name not in ("bad_images.csv", PROBE) and not (name[0] == "." and name.endswith(".tmp"))
+        name not in ("bad_images.csv", LOCK) and not (name[0] == "." and name.endswith(".tmp"))
         for name in names
     )
 

@@ -33,7 +33,7 @@ from alexnet.layers import number_masks
 from alexnet.models.alexnet import AlexNet
 from alexnet.runtime import Runtime
 from alexnet.training.collectives import gather, sum_parts
-from alexnet.training.parallel import Parallel, squares, wrap
+from alexnet.training.parallel import Parallel, agree_on_buffers, squares, wrap
 from alexnet.training.share import Share
 
 PLACES: dict[str, Placement] = {
@@ -91,6 +91,10 @@ class Hybrid(Parallel):
         chunk = torch.arange(size)[rows]
         everyone = [rank * size + chunk for rank in range(self.data_count)]
         number_masks(self._parts, seed, step, torch.cat(everyone))
+
+    def agree(self) -> None:
+        """Take the buffers of the first process."""
+        agree_on_buffers(self.network)
 
     def accumulating(self) -> contextlib.AbstractContextManager[None]:
         """The convolutions' gradients are not summed yet."""

@@ -32,7 +32,7 @@ from alexnet.training.checkpoint import Position, Snapshot
 from alexnet.training.config import TrainingConfig
 from alexnet.training.folder import RunFolder, write_scalars
 from alexnet.training.interrupt import CHECKPOINT, NOTHING, STOP, Agreement, Interrupt
-from alexnet.training.optim import build_loss, learning_rate, plateaus, set_rates
+from alexnet.training.optim import build_loss, learning_rate, lower_rate, plateaus, set_rates
 from alexnet.training.share import share_of
 from alexnet.training.sharing import share_work
 from alexnet.training.state import TrainingState
@@ -52,6 +52,7 @@ class Job:
     Attributes:
         network: on its device; only parameters that require gradients are trained.
         pixels: the training pictures, stored at ``spec.resize``.
+        classes: how many there are.
         spec: the network's input.
         training: how the weights are moved.
         augment: how the pictures are varied.
@@ -66,6 +67,7 @@ class Job:
 
     network: nn.Module
     pixels: Pixels
+    classes: int
     spec: InputSpec
     training: TrainingConfig
     augment: AugmentConfig
@@ -154,7 +156,7 @@ class _Training:
         pixels, device = self.pixels, job.runtime.device
         count = len(pixels)
         size = math.ceil(count / config.batch_size)
-        counts = class_counts(job.pixels, job.network)
+        counts = class_counts(job.pixels, job.classes)
         loss_of = build_loss(job.network, config, counts)
         stepper = Stepper(
             self.state, job.spec, config, job.augment, job.colors, len(counts), job.runtime, loss_of
@@ -274,8 +276,8 @@ def finish_epoch(job: Job, position: Position) -> dict[str, Any]:
 def diverged(config: TrainingConfig, where: str) -> FailedError:
     """The error for a loss that is infinite or not a number."""
     return FailedError(
-        f"{DIVERGED} ({where}): lower the learning rate, "
-        f"--set training.lr={config.lr / 10:g}, in a new run folder"
+        f"{DIVERGED} ({where}): lower the learning rate, --set {lower_rate(config)}, in a new run "
+        f"folder"
     )
 
 
@@ -292,6 +294,6 @@ def describe(record: dict[str, Any], epochs: int) -> str:
     return line
 
 
-def class_counts(pixels: Pixels, network: nn.Module) -> Tensor:
-    """Training pictures of each of the network's classes, ``[K]``."""
-    return torch.bincount(pixels.labels, minlength=int(getattr(network, "num_classes", 0)))
+def class_counts(pixels: Pixels, classes: int) -> Tensor:
+    """Training pictures of each of so many classes, ``[K]``."""
+    return torch.bincount(pixels.labels, minlength=classes)

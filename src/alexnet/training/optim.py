@@ -69,7 +69,13 @@ def build_optimizer(
         return Lars(groups, config.lr, momentum=config.momentum, trust_coeff=config.trust)
     kind = PaperSGD if config.optimizer == "paper" else torch.optim.SGD
     nesterov = config.nesterov and config.momentum > 0
-    return kind(groups, config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+    made = kind(groups, config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+    if fused and config.momentum and config.precision == "fp16":
+        # A first step that is left out, for numbers too large for fp16, leaves the fused kernel's
+        # momentum unwritten, and the next step would take it as it is.
+        for parameter in (p for group in made.param_groups for p in group["params"]):
+            made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return made
 
 
 def _groups(named: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
@@ -77,7 +83,8 @@ def _groups(named: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[d
     stem = next(iter(named), "").rpartition(".")[0]
     groups: dict[tuple[str, bool, float, bool], dict[str, Any]] = {}
     for name, parameter in named.items():
-        small = parameter.ndim < 2  # biases, and the factors of normalizations
+        # Biases (of layers that share no weights they have a place each), factors of norms.
+        small = parameter.ndim < 2 or name.rpartition(".")[2] == "bias"
         role = "biases" if config.bias_lr and small else "all"
         first = config.stem_epochs != (0, 0) and name.rpartition(".")[0] == stem
         spared = small and (config.decay == "weights" or bool(config.bias_lr))
@@ -140,6 +147,13 @@ def check_schedule(config: TrainingConfig, *, validated: bool) -> None:
             "training.schedule=plateau goes by the validation part, and there is none: set "
             "data.val_fraction, or another schedule"
         )
+
+
+def lower_rate(config: TrainingConfig) -> str:
+    """A setting with a tenth of the learning rate, to advise where a training diverged."""
+    if config.schedule == "table":
+        return f"training.rates={','.join(f'{rate / 10:g}' for rate in config.rates)}"
+    return f"training.lr={config.lr / 10:g}"
 
 
 def plateaus(scores: Iterable[float], patience: int) -> int:

@@ -80,6 +80,9 @@ class Parallel:
             if parameter.grad is not None:
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
 
+    def agree(self) -> None:
+        """Give :attr:`network` in every process the batch norms' statistics of the first one."""
+
     @contextlib.contextmanager
     def settled(self, average: Mapping[str, Tensor] | None = None) -> Iterator[None]:
         """While entered, :attr:`network` has the trained weights whole, ready to be judged.
@@ -94,6 +97,7 @@ class Parallel:
         source = self.trained.state_dict() if average is None else average
         whole = {name: self.whole(name, part) for name, part in source.items()}
         self.network.load_state_dict(whole)
+        self.agree()
         yield
         if self.trained is self.network:
             self.network.load_state_dict(own)
@@ -131,10 +135,19 @@ class DataParallel(Parallel):
     @contextlib.contextmanager
     def settled(self, average: Mapping[str, Tensor] | None = None) -> Iterator[None]:
         """As in one process, the batch norms' statistics being those of the first one."""
-        for buffer in self.network.buffers():
-            dist.broadcast(buffer, src=0)
+        self.agree()
         with super().settled(average):
             yield
+
+    def agree(self) -> None:
+        """Take the buffers of the first process."""
+        agree_on_buffers(self.network)
+
+
+def agree_on_buffers(network: nn.Module) -> None:
+    """Give every process the first one's buffers."""
+    for buffer in network.buffers():
+        dist.broadcast(buffer, src=0)
 
 
 def wrap(module: nn.Module, runtime: Runtime) -> DistributedDataParallel:

@@ -91,18 +91,19 @@ class TrainingState:
                 for key, value in tensors.items():
                     if key.startswith(start):
                         own = self.parallel.part(name, value)
-                        state[key.removeprefix(start)] = _laid_out(own, parameter)
+                        state[key.removeprefix(start)] = _placed(own, parameter, group)
                 for key, value in numbers["numbers"].items():
                     if key.startswith(f"{name}."):
                         state[key.removeprefix(f"{name}.")] = value
 
 
-def _laid_out(buffer: Tensor, parameter: Tensor) -> Tensor:
-    """The buffer in the memory layout of its parameter.
+def _placed(buffer: Tensor, parameter: Tensor, group: Mapping[str, Any]) -> Tensor:
+    """The buffer where its parameter is, and in its memory layout.
 
     A file keeps no layout, and fused kernels walk through a parameter and its buffers as they lie
-    in memory: with a parameter in ``channels_last`` they would take other elements' momentum.
+    in memory: with a parameter in ``channels_last`` they would take other elements' momentum. They
+    also want the number of steps beside the parameter; others want it on the processor.
     """
     if buffer.shape != parameter.shape:
-        return buffer
+        return buffer.to(parameter.device) if group.get("fused") else buffer
     return torch.empty_like(parameter, dtype=buffer.dtype).copy_(buffer)

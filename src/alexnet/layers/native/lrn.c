@@ -153,7 +153,8 @@ ALWAYS void backward_of(const Shape *p, const Piece *q, int64_t size, float beta
     Vector inverse, sum = k + factor * window(first + i, size, q->step);
     const Vector direct = get(g + i) * to_minus_beta(sum, beta, &inverse);
     put(out + i, direct);
-    put(ratios + i, direct * get(v + i) * inverse);
+    /* Zeros have none; with k = 0 the gap behind a row would have infinitely large ones. */
+    put(ratios + i, choose(get(v + i) == 0.0f, all(0.0f), direct * get(v + i) * inverse));
   }
   if (p->places > 1) memset(ratios + q->numbers, 0, 4 * (size - 1) * q->step);
   const float twice = -2.0f * factor * p->beta, *opposite = ratios - p->above * q->step;
