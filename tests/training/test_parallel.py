@@ -392,3 +392,18 @@ def test_two_processes_evaluate_what_one_does(
     one = alexnet.evaluate(run, shapes, split="val").to_dict()
     assert_close(both, json.loads(json.dumps(one)))
     assert (both["top1"], both["top5"], both["images"]) == (one["top1"], one["top5"], 35)
+
+
+@pytest.mark.parametrize("way", ["ddp", "hybrid"])
+def test_what_is_validated_is_what_is_kept(
+    way: str, shapes: Path, tmp_path: Path, torchrun: Command
+) -> None:
+    """Batch norms and the running average of each process have seen its own pictures."""
+    more = {"training.ema": 0.9, "training.precision": "fp64"}
+    told = {name: v for name, v in SMALL.items() if name not in ("model.preset", "model.init")}
+    line = words(shapes, tmp_path / "run", told | more, way, "alexnet_bn")
+    done = torchrun(2, "-m", "alexnet", *line)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    found = alexnet.evaluate(tmp_path / "run", shapes, split="val", precision="fp64")
+    assert found.loss == pytest.approx(record["val_loss"], rel=1e-8)
