@@ -77,9 +77,7 @@ def test_started_again_it_trains_nothing(compared: Path) -> None:
     rows = json.loads((out / "compare.json").read_text())["models"]
     again = compare(MODELS, compared / "shapes", out, image_size=67, settings=ONCE)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
-    for old, new in zip(rows, again["models"], strict=True):
-        assert old["train_seconds"] == new["train_seconds"]
-        assert old["top1"] == new["top1"]
+    assert again["models"] == rows  # times, too, are those of the first measurement
 
 
 def test_a_run_folder_is_taken_as_it_is(compared: Path, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import alexnet
 from alexnet import files
 from alexnet.data.sources import Splits
 from alexnet.errors import FailedError, UsageError
@@ -20,7 +21,7 @@ from alexnet.evaluation.metrics import Evaluation
 from alexnet.models.alexnet import AlexNet
 from alexnet.models.pretrained import CONFIG, LoadedModel, load_run
 from alexnet.models.registry import create_model, model_entry
-from alexnet.models.weights import list_weights
+from alexnet.models.weights import TENSORS, list_weights
 from alexnet.progress import log
 from alexnet.tasks.asked import open_to_test, plan_of, require_same_pictures, write_plan
 from alexnet.tasks.comparison import hog
@@ -90,7 +91,7 @@ def compare(
     Each is trained as suits it: a network whose features are bundled is fine-tuned from them, the
     others start from random weights; all have the same time, of which a few measured steps tell how
     many epochs it is enough for, up to the recipe's own. A run folder is taken as it is. What is
-    finished is not trained again when the same comparison is started once more.
+    finished is not trained and measured again when the same comparison is started once more.
 
     Args:
         models: names, ``"torchvision:NAME"``, ``"timm:NAME"``, run folders, or ``"hog-svm"``, the
@@ -137,7 +138,7 @@ def compare(
     for entrant in entrants:
         log.info("%s", entrant.name)
         if entrant.how == "hog":
-            rows.append(_hog_row(out / entrant.folder, splits))
+            rows.append(_hog_row(splits, _kept_row(out, entrant)))
             continue
         folder = Path(entrant.name) if entrant.how == "run" else out / entrant.folder
         try:
@@ -148,7 +149,7 @@ def compare(
             log.error("%s: %s", entrant.name, DIVERGED)
             diverged.append(entrant.name)
             continue
-        row, classifier = _row(entrant, folder, data, splits, run)
+        row, classifier = _row(entrant, folder, data, splits, run, _kept_row(out, entrant))
         rows.append(row)
         histories[entrant.name] = _history(folder)
         networks[entrant.name] = classifier.network
@@ -169,6 +170,11 @@ def compare(
     }
     write(out, result, histories, networks)
     return result
+
+
+def _kept_row(out: Path, entrant: Entrant) -> Path:
+    """Where a row is kept."""
+    return out / "rows" / f"{entrant.folder}.json"
 
 
 def _entrant(name: str, image_size: int | None, settings: Mapping[str, Any]) -> Entrant:
@@ -282,31 +288,44 @@ def _trained(entrant: Entrant, data: str, folder: Path, plan: Mapping[str, Any])
 
 
 def _row(
-    entrant: Entrant, folder: Path, data: str, splits: Splits, run: Run | None
+    entrant: Entrant, folder: Path, data: str, splits: Splits, run: Run | None, kept: Path
 ) -> tuple[dict[str, Any], Classifier]:
     classifier = Classifier.load(folder)
-    model = str(classifier.config["model"])
     test = splits.test
     assert test is not None
-    evaluation = evaluate_on(classifier, test, data)
-    metrics = run.metrics if run is not None else classifier.config.get("metrics", {})
-    return {
-        "name": entrant.name,
-        **describe(model, classifier, test),
-        "train_seconds": metrics.get("train_seconds"),
-        **_scores(evaluation),
-    }, classifier
+
+    def measured() -> dict[str, Any]:
+        evaluation = evaluate_on(classifier, test, data)
+        metrics = run.metrics if run is not None else classifier.config.get("metrics", {})
+        return {
+            "name": entrant.name,
+            **describe(str(classifier.config["model"]), classifier, test),
+            "train_seconds": metrics.get("train_seconds"),
+            **_scores(evaluation),
+        }
+
+    written = (folder / TENSORS).stat()
+    return _once(kept, [written.st_mtime_ns, written.st_size], measured), classifier
 
 
-def _hog_row(folder: Path, splits: Splits) -> dict[str, Any]:
-    """Its row: as written down before, or measured now."""
-    kept = folder / "row.json"
+def _hog_row(splits: Splits, kept: Path) -> dict[str, Any]:
+    def measured() -> dict[str, Any]:
+        facts, evaluation = hog.measure(splits)
+        return {"name": hog.NAME, **facts, **_scores(evaluation)}
+
+    return _once(kept, [], measured)
+
+
+def _once(kept: Path, weights: list[int], measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row as it was written down before of the same weights, or measured now."""
+    key = [alexnet.__version__, *weights]
     if kept.is_file():
-        return {k: v for k, v in files.read_json(kept).items() if k != "format_version"}
-    facts, evaluation = hog.measure(splits)
-    row = {"name": hog.NAME, **facts, **_scores(evaluation)}
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(kept, row)
+        before = files.read_json(kept)
+        if before.get("of") == key:
+            return dict(before["row"])
+    row = measured()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(kept, {"of": key, "row": row})
     return row
 
 
