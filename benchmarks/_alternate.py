@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import alexnet.runtime  # noqa: F401 - sets how threads wait, for this process's children
-
 THREADS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""How threads wait for each other."""
+SPINS = "300000"
+"""GNU OpenMP's default, said aloud: a rival's script imports the package, which sets its own."""
 
 
 def serve(arms: Mapping[str, Callable[[], float]]) -> None:
@@ -34,8 +35,8 @@ class Side:
 
     Attributes:
         command: its command line.
-        package: whether its threads wait for each other as :mod:`alexnet.runtime` sets them to; a
-            rival has what torch or TensorFlow take by default.
+        package: whether its threads wait for each other as the package sets them to; a rival has
+            what torch or TensorFlow take by default.
     """
 
     command: Sequence[str]
@@ -43,9 +44,8 @@ class Side:
 
     def environment(self) -> dict[str, str]:
         """This process's own, but for how threads wait."""
-        if self.package:
-            return dict(os.environ)
-        return {k: v for k, v in os.environ.items() if k not in THREADS}
+        told = {k: v for k, v in os.environ.items() if k not in THREADS}
+        return told if self.package else {**told, "GOMP_SPINCOUNT": SPINS}
 
 
 def alternate(sides: Mapping[str, Side], rounds: int, warmup: int = 1) -> dict[str, list[float]]:

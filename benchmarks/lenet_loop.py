@@ -72,9 +72,8 @@ class Usual:
     def _from_memory(self) -> Iterator[Any]:
         import torch
 
-        whole = normalized(self.images)
-        for indices in torch.randperm(len(whole)).split(BATCH):
-            yield whole[indices], self.labels[indices]
+        for indices in torch.randperm(len(self.images)).split(BATCH):
+            yield normalized(self.images[indices]), self.labels[indices]
 
     def epoch(self) -> float:
         """Train one epoch; its seconds."""

@@ -15,12 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-# Threads that wait for each other look a thousand times (some microseconds) and then sleep. To spin
-# longer makes a step up to ten times slower where other programs use the processor too; to sleep at
-# once makes operations on small pieces three times slower where none does. Read when torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
 import torch
 import torch.distributed as dist
 
@@ -97,7 +91,8 @@ class Runtime:
     def active(self) -> Iterator[None]:
         """While entered, one operation uses :attr:`threads` threads.
 
-        On a processor, a large network's memory is also kept from one step to the next. On a GPU
+        On a processor, a large network's memory is also kept from one step to the next, and numbers
+        too small for the exponent are zero: they take a hundred times as long as others. On a GPU
         the first step tries out which algorithms are fastest, and fp32 is fp32: torch's default
         rounds what a convolution is given to TF32's 10 bits.
         """
@@ -106,6 +101,8 @@ class Runtime:
         cudnn = torch.backends.cudnn
         before = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
         torch.set_num_threads(self.threads)
+        small = flushes_denormals()
+        torch.set_flush_denormal(True)
         if self.device.type == "cuda":
             cudnn.benchmark, cudnn.deterministic = not self.deterministic, self.deterministic
             cudnn.allow_tf32 = False
@@ -113,6 +110,7 @@ class Runtime:
             yield
         finally:
             torch.set_num_threads(before[0])
+            torch.set_flush_denormal(small)
             cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before[1:]
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +121,11 @@ class Runtime:
             "threads": self.threads,
             "world_size": self.world_size,
         }
+
+
+def flushes_denormals() -> bool:
+    """Whether this thread takes numbers too small for float32's exponent for zero."""
+    return not bool(torch.full((1,), 1e-40).mul_(1.0).any())
 
 
 @functools.cache
