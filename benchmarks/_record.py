@@ -6,12 +6,16 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Iterable, Sequence
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from alexnet import files
 from alexnet.evaluation.intervals import students_t
+from alexnet.runtime import resolve
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,10 +26,15 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float, float]:
 
 
 def write(script: str, packages: Iterable[str], result: dict[str, Any]) -> None:
-    """Write ``result`` with machine and versions to ``results/<script's name>.json``."""
+    """Write ``result`` with date, commit, machine and versions to ``results/<script's name>.json``.
+
+    The machine's precision is the one that a large network has there by default.
+    """
+    precision = resolve("cpu").precision
     whole = {
         **result,
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "measured": {"date": date.today().isoformat(), "commit": commit()},
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "precision": precision},
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},
@@ -33,8 +42,17 @@ def write(script: str, packages: Iterable[str], result: dict[str, Any]) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{Path(script).stem}.json"
-    path.write_text(json.dumps(whole, indent=2) + "\n")
+    files.write_text(path, json.dumps(whole, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+
+
+def commit() -> str | None:
+    """The tree's commit, with a mark where it was changed since; None outside of a repository."""
+    line = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def processor() -> str:
