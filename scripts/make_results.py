@@ -297,7 +297,7 @@ def headline() -> str:
     rows = (
         (
             f"`alexnet`, a training step of 128 ({figure(rates['alexnet'], 'images/s')})",
-            "the same network of torch's modules, the better of fp32 and of bf16, channels_last, fused",
+            "the same of torch's modules, the better of fp32 and of bf16, channels_last, fused",
             ratios["stock best"],
         ),
         (
