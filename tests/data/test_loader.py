@@ -194,7 +194,7 @@ def test_an_import_of_the_package_is_quiet_and_light():
 
 def test_a_gpu_has_a_process_of_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    assert workers_beside(torch.device("cpu")) == 2
+    assert workers_beside(torch.device("cpu")) == 0
     assert workers_beside(torch.device("cuda")) == 16
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert workers_beside(torch.device("cuda", 3)) == 4

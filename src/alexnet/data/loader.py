@@ -217,8 +217,12 @@ def load_pixels(
 def workers_beside(device: torch.device) -> int:
     """How many processes decode for what trains on ``device``, unless told otherwise.
 
-    A GPU leaves the processors free: its process's share of the machine's.
+    A GPU leaves the processors free: its process's share of the machine's. Beside a network that
+    trains on the processors themselves, threads decode: two more processes made an epoch half as
+    long again on two cores (``alexnet`` and ``alexnet_owt`` from JPEGs).
     """
+    if device.type == "cpu":
+        return 0
     if device.type != "cuda":
         return 2
     return max(2, available_processors() // local_world_size())
