@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-THREADS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""How threads wait for each other."""
-SPINS = "300000"
-"""GNU OpenMP's default, said aloud: a rival's script imports the package, which sets its own."""
 
 
 def serve(arms: Mapping[str, Callable[[], float]]) -> None:
@@ -35,17 +29,9 @@ class Side:
 
     Attributes:
         command: its command line.
-        package: whether its threads wait for each other as the package sets them to; a rival has
-            what torch or TensorFlow take by default.
     """
 
     command: Sequence[str]
-    package: bool = False
-
-    def environment(self) -> dict[str, str]:
-        """This process's own, but for how threads wait."""
-        told = {k: v for k, v in os.environ.items() if k not in THREADS}
-        return told if self.package else {**told, "GOMP_SPINCOUNT": SPINS}
 
 
 def alternate(sides: Mapping[str, Side], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
@@ -66,7 +52,6 @@ def alternate(sides: Mapping[str, Side], rounds: int, warmup: int = 1) -> dict[s
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
-                    env=side.environment(),
                 )
             )
             assert child.stdin is not None

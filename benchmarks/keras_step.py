@@ -52,7 +52,7 @@ def main() -> int:
         return 0
     rival = [tensorflow(), str(Path(__file__).parent / "_keras_alexnet.py"), str(step.BATCH)]
     ours = [sys.executable, __file__, "serve"]
-    times = alternate({"keras": Side(rival), "alexnet": Side(ours, package=True)}, ROUNDS)
+    times = alternate({"keras": Side(rival), "alexnet": Side(ours)}, ROUNDS)
     ratios = {
         name: ratio(
             best(*(values for arm, values in times.items() if arm.startswith(name))),

@@ -188,10 +188,7 @@ def main() -> int:
     if len(sys.argv) == 2:
         serve(arms(sys.argv[1]))
         return 0
-    sides = {
-        side: Side([sys.executable, __file__, side], package=side == "alexnet")
-        for side in ("usual", "alexnet")
-    }
+    sides = {side: Side([sys.executable, __file__, side]) for side in ("usual", "alexnet")}
     times = alternate(sides, ROUNDS)
     usual = best(times["loader, 0 workers"], times["loader, 2 workers"])
     speed = {

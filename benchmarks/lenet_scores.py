@@ -53,10 +53,8 @@ def accuracy(side: str, seed: int) -> dict[str, Any]:
 
 def run_accuracy(side: str, seed: int) -> dict[str, Any]:
     """:func:`accuracy` in a process of its own."""
-    process = Side([sys.executable, __file__, side, str(seed)], package=side == "alexnet")
-    done = subprocess.run(
-        process.command, env=process.environment(), stdout=subprocess.PIPE, text=True, check=True
-    )
+    process = Side([sys.executable, __file__, side, str(seed)])
+    done = subprocess.run(process.command, stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout.strip(), file=sys.stderr, flush=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -174,10 +174,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "pictures"
         draw(folder, BATCH * BATCHES + 8)
-        sides = {
-            side: Side([sys.executable, __file__, side, str(folder)], package=side == "alexnet")
-            for side in SIDES
-        }
+        sides = {side: Side([sys.executable, __file__, side, str(folder)]) for side in SIDES}
         result = summary(alternate(sides, ROUNDS))
     _record.write(__file__, ("torch", "torchvision", "pillow"), result)
     return 0 if result["holds"] else 1

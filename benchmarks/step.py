@@ -238,7 +238,7 @@ def main() -> int:
     if len(sys.argv) > 1:
         serve(arms(sys.argv[1]))
         return 0
-    sides = {side: Side(command(side), package=not side.startswith("stock")) for side in SIDES}
+    sides = {side: Side(command(side)) for side in SIDES}
     times = alternate(sides, ROUNDS, WARMUP)
     done = subprocess.run(command("profile"), stdout=subprocess.PIPE, text=True, check=True)
     result = summary(times, json.loads(done.stdout))

@@ -47,7 +47,7 @@ def main() -> int:
         pipeline.draw(folder, PICTURES)
         network = alexnet.create_model("alexnet", num_classes=2)
         save_run(run, network, classes=("a", "b"), spec=input_spec("alexnet"))
-        side = Side([sys.executable, __file__, str(run), str(folder)], package=True)
+        side = Side([sys.executable, __file__, str(run), str(folder)])
         times = alternate({"alexnet": side}, ROUNDS)
     found = ratio(times["ten-crop"], times["center"])
     result = {

@@ -12,7 +12,6 @@ Names are resolved when they are first used, so that ``import alexnet`` costs no
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
     from alexnet.tasks.run import Run
     from alexnet.tasks.scaling.plan import plan_training
     from alexnet.tasks.train import train
-
-# Threads that wait for each other look a thousand times (some microseconds) and then sleep. To spin
-# longer makes a step up to ten times slower where other programs use the processor too; to sleep at
-# once makes operations on small pieces three times slower where none does. Read when torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = "0.1.0"
 
