@@ -218,8 +218,7 @@ def workers_beside(device: torch.device) -> int:
     """How many processes decode for what trains on ``device``, unless told otherwise.
 
     A GPU leaves the processors free: its process's share of the machine's. Beside a network that
-    trains on the processors themselves, threads decode: two more processes made an epoch half as
-    long again on two cores (``alexnet`` and ``alexnet_owt`` from JPEGs).
+    trains on the processors themselves, threads decode: processes would take its time from it.
     """
     if device.type == "cpu":
         return 0

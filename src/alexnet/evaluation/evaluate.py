@@ -126,16 +126,27 @@ def _check_unseen(loaded: Sequence[tuple[str, Scorable]], pictures: Pictures, da
     """Refuse networks that learned from pictures which the first one is tested on."""
     first, told = loaded[0][0], _division(loaded[0][1].config)
     for name, other in loaded[1:]:
-        if not same_data(data, other.config.get("data", {})) or _division(other.config) == told:
-            continue
-        learned = set(open_as_trained(data, other.config).train.names)
-        both = sum(picture in learned for picture in pictures.names)
+        both = 0 if _division(other.config) == told else learned_from(data, other.config, pictures)
         if both:
             raise UsageError(
                 f"{name} learned from {both:,} of the {len(pictures):,} pictures of {data} that "
                 f"{first} is tested on (data.seed, data.fold or data.test_fraction differ): "
                 f"evaluate each alone"
             )
+
+
+def learned_from(data: str, config: Mapping[str, Any], pictures: Pictures) -> int:
+    """How many of some pictures of ``data`` a run learned from; 0 where it has other data.
+
+    Args:
+        data: a data set's name or a folder of class folders.
+        config: the content of the run's ``config.json``.
+        pictures: of these data.
+    """
+    if not same_data(data, config.get("data", {})):
+        return 0
+    learned = set(open_as_trained(data, config).train.names)
+    return sum(name in learned for name in pictures.names)
 
 
 def _division(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import alexnet
 from alexnet import files
 from alexnet.data.sources import Splits
 from alexnet.errors import FailedError, UsageError
-from alexnet.evaluation.evaluate import evaluate_on, match_classes, open_as_trained, same_data
+from alexnet.evaluation.evaluate import evaluate_on, learned_from, match_classes
 from alexnet.evaluation.metrics import Evaluation
 from alexnet.models.alexnet import AlexNet
-from alexnet.models.pretrained import CONFIG, LoadedModel, load_run
+from alexnet.models.pretrained import CONFIG, load_run
 from alexnet.models.registry import create_model, model_entry
 from alexnet.models.weights import TENSORS, list_weights
 from alexnet.progress import log
@@ -230,18 +230,12 @@ def _check_run(run: str, data: str, splits: Splits) -> None:
     if loaded.classes is not None:
         labels = torch.tensor(splits.test.labels)
         match_classes(labels, splits.classes, loaded.classes, data)
-    learned = set(open_as_trained(data, loaded.config).train.names) if _knows(loaded, data) else ()
-    both = sum(name in learned for name in splits.test.names)
+    both = learned_from(data, loaded.config, splits.test)
     if both:
         raise UsageError(
             f"{run} learned from {both:,} of the {len(splits.test):,} test pictures of {data}: "
             f"divide them as for its training (--set data.seed, data.fold, data.test_fraction)"
         )
-
-
-def _knows(loaded: LoadedModel, data: str) -> bool:
-    """Whether a run was trained on these data."""
-    return same_data(data, loaded.config.get("data", {}))
 
 
 def _plan_epochs(
