@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alexnet.layers import LocalResponseNorm
+from alexnet.layers import LocalResponseNorm, lrn_kernels
 from alexnet.layers.lrn_kernels import (
     Compiled,
     InPieces,
@@ -130,6 +130,19 @@ def test_numbers_at_the_ends_of_the_range(
     assert not y[0, 0].isnan().any()
 
 
+@pytest.mark.parametrize("layout", ["maps", "channels last"])
+def test_pieces_are_computed_alike_and_apart(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lrn_kernels, "PIECE", 1000)
+    x, g = (laid(torch.randn(7, 20, 13), layout) for _ in range(2))
+    x[1, 4, 2] = float("nan")
+    window = Window(6, 3, 0.1, 0.75, 2.0)
+    wanted = forward_and_backward(None, x.double(), g.double(), window, 1)
+    got = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
+    for mine, right in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, right.float(), rtol=1e-5, atol=2e-5, equal_nan=True)
+        assert 0 < mine.isnan().sum() < 20 * 2
+
+
 def test_second_gradients_are_those_of_the_formula() -> None:
     window = Window(2, 2, 0.1, 0.75, 2.0)
 
@@ -185,7 +198,7 @@ def cache(tmp_path: Path) -> dict[str, str]:
 
 ASK = """
 import torch
-from alexnet.layers import LocalResponseNorm
+from alexnet.layers import LocalResponseNorm, lrn_kernels
 from alexnet.layers.lrn_kernels import best_kernel
 from alexnet.layers.native import native
 y = LocalResponseNorm(5)(torch.ones(1, 8, 2, 2))

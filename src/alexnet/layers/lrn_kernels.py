@@ -9,8 +9,10 @@ computed again, which costs less than to read them. :class:`Compiled` is C (``na
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,8 +22,8 @@ from torch import Tensor
 from alexnet.layers.native import native
 from alexnet.layers.reach import in_reach, triton_runs
 
-PIECE = 3 << 17
-"""Numbers that :class:`InPieces` works on at a time, 1.5 MB of float32. Smaller pieces would stay
+PIECE = 3 << 16
+"""Numbers that :class:`InPieces` works on at a time, 0.75 MB of float32. Smaller pieces would stay
 in a faster cache, but start more operations than that is worth."""
 
 
@@ -100,50 +102,38 @@ class InPieces:
 
     def forward(self, x: Tensor, y: Tensor, shape: Shape, window: Window) -> None:
         """Write the normalized ``x`` into ``y``."""
-        work = None
-        for source, target in zip(_pieces(x, shape), _pieces(y, shape), strict=True):
-            if work is None or len(work.wide) != len(source):
-                work = _Workspace(len(source), shape, window)
+        for work, source, target in _work(shape, window, x, y):
             work.take(source)
-            target.copy_(work.power.mul_(work.wide))
+            target.copy_(work.wide.div_(work.power))
 
     def backward(self, x: Tensor, g: Tensor, dx: Tensor, shape: Shape, window: Window) -> None:
         """Write the gradient by ``x`` into ``dx``."""
-        work = None
-        for source, gradient, target in zip(
-            _pieces(x, shape), _pieces(g, shape), _pieces(dx, shape), strict=True
-        ):
-            if work is None or len(work.wide) != len(source):
-                work = _Workspace(len(source), shape, window)
+        for work, source, gradient, target in _work(shape, window, x, g, dx):
             work.take(source)
-            direct = work.power.mul_(work.spare.copy_(gradient))
-            torch.div(direct, work.sums, out=work.spare)
-            torch.mul(work.spare, work.wide, out=work.ratios.inner)
+            direct = work.spare.copy_(gradient).div_(work.power)
+            ratios = torch.div(direct, work.sums, out=work.power)
+            torch.mul(ratios, work.wide, out=work.ratios.inner)
             work.ratios.add_up(work.sums)
-            scale = -2 * window.factor * window.beta
-            direct.addcmul_(work.sums, work.wide, value=scale)
+            direct.addcmul_(work.sums, work.wide, value=-2 * window.factor * window.beta)
             if window.rectify:
                 direct.masked_fill_(work.wide <= 0, 0)
             target.copy_(direct)
 
 
-class _Padded:
-    """Channels with zeros below and above, and the views of them that make up a window."""
-
-    def __init__(self, blocks: int, shape: Shape, below: int, above: int) -> None:
-        size = below + above + 1
-        memory = torch.zeros(blocks, shape.channels + size - 1, shape.places)
-        self.inner = memory[:, below : below + shape.channels]
-        self.views = [memory[:, offset : offset + shape.channels] for offset in range(size)]
-
-    def add_up(self, out: Tensor) -> None:
-        """Write the sums over the windows into ``out``."""
-        if len(self.views) == 1:
-            out.copy_(self.inner)
-            return
-        torch.add(self.views[0], self.views[1], out=out)
-        for view in self.views[2:]:
-            out.add_(view)
+def _work(shape: Shape, window: Window, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Pieces of the tensors, views ``[blocks, channels, places]``, each with the memory for it."""
+    blocks = min(shape.blocks, max(1, PIECE // (shape.channels * shape.places)))
+    whole = work = _Workspace(blocks, shape, window)
+    views = (
+        tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+        .view(shape.blocks, shape.channels, shape.places)
+        .split(blocks)
+        for tensor in tensors
+    )
+    for pieces in zip(*views, strict=True):
+        if len(pieces[0]) != blocks:
+            work = whole.first(len(pieces[0]))
+        yield work, *pieces
 
 
 class _Workspace:
@@ -152,43 +142,90 @@ class _Workspace:
     Attributes:
         wide: the input in float32.
         sums: ``k + factor * sum``.
-        power: ``sums ^ -beta``.
+        power: ``sums ^ beta``.
         spare: for what comes between.
+        squares: ``factor`` times the input's squares, each with its share of ``k``, as the
+            channels around them have: the sum over a window is all of it.
         ratios: gradient times input over the sum, padded for the opposite windows.
     """
 
     def __init__(self, blocks: int, shape: Shape, window: Window) -> None:
-        self.window, self.k = window, torch.tensor(window.k)
+        self.window = window
         size = (blocks, shape.channels, shape.places)
         self.wide, self.sums, self.power, self.spare = (torch.empty(size) for _ in range(4))
-        self.squares = _Padded(blocks, shape, window.below, window.above)
-        self.ratios = _Padded(blocks, shape, window.above, window.below)
+        self.share = torch.tensor(window.k / (window.below + window.above + 1))
+        self.squares = _Padded(size, window.below, window.above, self.share.item())
+        self.ratios = _Padded(size, window.above, window.below, 0.0)
+
+    def first(self, blocks: int) -> _Workspace:
+        """The memory of so many blocks of it."""
+        part = copy.copy(self)
+        for name in ("wide", "sums", "power", "spare"):
+            setattr(part, name, getattr(self, name)[:blocks])
+        part.squares, part.ratios = self.squares.first(blocks), self.ratios.first(blocks)
+        return part
 
     def take(self, source: Tensor) -> None:
         """Set ``wide``, ``sums`` and ``power`` from a piece of the input."""
         self.wide.copy_(source)
         if self.window.rectify:
             self.wide.clamp_min_(0)
-        torch.mul(self.wide, self.wide, out=self.squares.inner)
+        factor = self.window.factor
+        torch.addcmul(self.share, self.wide, self.wide, value=factor, out=self.squares.inner)
         self.squares.add_up(self.sums)
-        torch.add(self.k, self.sums, alpha=self.window.factor, out=self.sums)
         if self.window.beta != 0.75:
-            torch.pow(self.sums, -self.window.beta, out=self.power)
+            torch.pow(self.sums, self.window.beta, out=self.power)
             return
-        root = torch.rsqrt(self.sums, out=self.power)  # s^-3/4 = r r r^-1/2: sqrt is slower
-        fourth = torch.rsqrt(root, out=self.spare).clamp_(max=LARGE)
-        root.mul_(root).mul_(fourth)
+        # The power 1/2 is a square root; torch.sqrt goes through MKL, slow on some processors.
+        root = torch.pow(self.sums, 0.5, out=self.power)
+        root.mul_(torch.pow(root, 0.5, out=self.spare))
 
 
-LARGE = 3e38
-"""In place of infinity, so that an overflow of the squares gives zero as ``pow`` does, not NaN."""
+class _Padded:
+    """Channels with the same number below and above, and memory for their sums over windows."""
 
+    def __init__(self, size: tuple[int, int, int], below: int, above: int, around: float) -> None:
+        blocks, self.channels, places = size
+        self.below, self.window = below, below + above + 1
+        self.memory = torch.empty(blocks, self.channels + self.window - 1, places)
+        self.memory[:, :below] = around
+        self.memory[:, below + self.channels :] = around
+        doublings = range(self.window.bit_length() - 1)
+        self.doubled = [torch.empty_like(self.memory) for _ in doublings]
 
-def _pieces(tensor: Tensor, shape: Shape) -> tuple[Tensor, ...]:
-    """Views ``[blocks, channels, places]`` of at most about PIECE numbers."""
-    memory = tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
-    whole = memory.view(shape.blocks, shape.channels, shape.places)
-    return whole.split(max(1, PIECE // (shape.channels * shape.places)))
+    @property
+    def inner(self) -> Tensor:
+        """What is not around them."""
+        return self.memory[:, self.below : self.below + self.channels]
+
+    def first(self, blocks: int) -> _Padded:
+        """The memory of so many blocks of it."""
+        part = copy.copy(self)
+        part.memory = self.memory[:blocks]
+        part.doubled = [memory[:blocks] for memory in self.doubled]
+        return part
+
+    def add_up(self, out: Tensor) -> None:
+        """Write the sums over the windows into ``out``, by sums of two, of four and so on.
+
+        A window of 5 is a channel and a sum of 4 beside it: three additions in place of four.
+        """
+        parts, sums, done = [], self.memory, 0
+        for power in range(self.window.bit_length()):
+            reach = 1 << power
+            if power:
+                half = reach >> 1
+                target = self.doubled[power - 1][:, : sums.shape[1] - half]
+                sums = torch.add(sums[:, :-half], sums[:, half:], out=target)
+            if self.window & reach:
+                parts.append(sums[:, done : done + self.channels])
+                done += reach
+        if len(parts) == 1:
+            out.copy_(parts[0])
+            return
+        torch.add(parts[0], parts[1], out=out)
+        for part in parts[2:]:
+            out.add_(part)
 
 
 class ShapesOnly:
