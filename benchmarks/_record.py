@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -25,10 +26,14 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float, float]:
     return statistics.mean(differences), *students_t(differences)
 
 
-def write(script: str, packages: Iterable[str], result: dict[str, Any]) -> None:
-    """Write ``result`` with date, commit, machine and versions to ``results/<script's name>.json``.
+def write(
+    script: str, packages: Iterable[str], result: dict[str, Any], gpu: str | None = None
+) -> None:
+    """Write ``result`` with date, commit, machine and versions.
 
-    The machine's precision is the one that a large network has there by default.
+    It goes to ``results/<machine>/<script's name>.json``: a machine is a GPU's name, or a
+    processor's with the precision that a large network has there by default, so that what one
+    machine measured never replaces what another did.
     """
     precision = resolve("cpu").precision
     whole = {
@@ -40,8 +45,10 @@ def write(script: str, packages: Iterable[str], result: dict[str, Any]) -> None:
             **{name: metadata.version(name) for name in packages},
         },
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{Path(script).stem}.json"
+    name = gpu or f"{processor()} {precision}"
+    folder = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(R\)| Processor", "", name).lower())
+    path = RESULTS / folder / f"{Path(script).stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, json.dumps(whole, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

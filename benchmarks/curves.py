@@ -36,7 +36,7 @@ from alexnet import runtime
 from alexnet.training import sums
 from alexnet.training.measure import measure_step
 
-FIRST, TIMES, ROUNDS = 1024, (1, 2, 4, 8, 16), 3
+FIRST, TIMES, ROUNDS = 512, (1, 2, 4, 8, 16), 3
 BATCHES = tuple(2**power for power in range(10))
 SIZES = (67, 99, 131, 163, 195, 227)
 TURN = 1.0
@@ -72,7 +72,6 @@ def train_on(folder: str, epochs: int) -> list[dict[str, float]]:
         "data.val_fraction": 0.0,
         "data.test_fraction": 0.001,
         "data.memory_gb": 0.0,
-        "data.workers": 0,
     }
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "run"

@@ -255,7 +255,7 @@ def main() -> int:
     result["holds"] = single["lrn_over_torch"]["median"] >= LEAST["lrn"] and all(
         size["over"]["stock, advised"]["median"] >= LEAST["step"] for size in sizes
     )
-    _record.write(__file__, ("torch", "triton"), result)
+    _record.write(__file__, ("torch", "triton"), result, result["gpu"])
     return 0 if result["holds"] else 1
 
 

@@ -3,8 +3,8 @@
     python benchmarks/scaling_plan.py        # first: measures, on a machine that does nothing else
     python scripts/make_scaling_tables.py
 
-What was measured is read from benchmarks/results/scaling_plan.json; what was published is below,
-with its source. Nothing is measured here, so the tables follow from both.
+What was measured is read from benchmarks/results/amd-epyc-bf16/scaling_plan.json; what was
+published is below, with its source. Nothing is measured here, so the tables follow from both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alexnet.tasks.scaling.show import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "scaling.md"
-RECORD = ROOT / "benchmarks" / "results" / "scaling_plan.json"
+RECORD = ROOT / "benchmarks" / "results" / "amd-epyc-bf16" / "scaling_plan.json"
 DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 # Krizhevsky 2014, section 5 ('Experiments'), table 1: 90 epochs on K20 GPUs, 128 pictures a GPU,
