@@ -131,16 +131,58 @@ def test_numbers_at_the_ends_of_the_range(
 
 
 @pytest.mark.parametrize("layout", ["maps", "channels last"])
-def test_pieces_are_computed_alike_and_apart(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("beta", "rectify"), [(0.75, False), (0.6, True)])
+def test_pieces_are_computed_alike_and_apart(
+    layout: str, beta: float, rectify: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lrn_kernels, "PIECE", 1000)
     x, g = (laid(torch.randn(7, 20, 13), layout) for _ in range(2))
     x[1, 4, 2] = float("nan")
-    window = Window(6, 3, 0.1, 0.75, 2.0)
+    window = Window(6, 3, 0.1, beta, 2.0, rectify)
     wanted = forward_and_backward(None, x.double(), g.double(), window, 1)
     got = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
     for mine, right in zip(got, wanted, strict=True):
         torch.testing.assert_close(mine, right.float(), rtol=1e-5, atol=2e-5, equal_nan=True)
         assert 0 < mine.isnan().sum() < 20 * 2
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("places", [(), (5, 5)])
+@pytest.mark.parametrize(("k", "size"), [(0.0, 1e-9), (0.0, 1e-3), (2.0, 1e12), (0.0, 1e12)])
+def test_gradients_at_the_ends_of_the_range(
+    name: str, places: tuple[int, ...], k: float, size: float
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(2, 8, *places, generator=random) for _ in range(2))
+    window = Window(1, 2, 1e-2, 0.75, k)
+    wanted = forward_and_backward(None, x.double() * size, g.double(), window, 1)
+    got = forward_and_backward(KERNELS[name], x * size, g, window, 1)
+    for mine, right in zip(got, wanted, strict=True):
+        torch.testing.assert_close(
+            mine.double(), right, rtol=1e-4, atol=1e-5 * float(right.abs().max())
+        )
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_window_of_zeros_takes_no_other_with_it(name: str) -> None:
+    x = torch.tensor([[1.0, 1, 0, 0, 0, 0, 0, 0]])
+    _, dx = forward_and_backward(
+        KERNELS[name], x, torch.ones(1, 8), Window(2, 2, 0.1, 0.75, 0.0), 1
+    )
+    assert dx[0, :4].isfinite().all()
+
+
+def test_pieces_are_float32_whatever_is_the_default() -> None:
+    x, g = (torch.randn(2, 8, 3) for _ in range(2))
+    window = Window(2, 2, 0.1, 0.75, 2.0)
+    wanted = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            got = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
 def test_second_gradients_are_those_of_the_formula() -> None:

@@ -111,8 +111,11 @@ class InPieces:
         for work, source, gradient, target in _work(shape, window, x, g, dx):
             work.take(source)
             direct = work.spare.copy_(gradient).div_(work.power)
-            ratios = torch.div(direct, work.sums, out=work.power)
-            torch.mul(ratios, work.wide, out=work.ratios.inner)
+            # Multiplied first: a number so small that its sum is zero nearly stays finite.
+            ratios = torch.mul(direct, work.wide, out=work.power)
+            torch.div(ratios, work.sums, out=work.ratios.inner)
+            if not window.k:  # where a whole window is zero
+                work.ratios.inner.masked_fill_(work.wide == 0, 0)
             work.ratios.add_up(work.sums)
             direct.addcmul_(work.sums, work.wide, value=-2 * window.factor * window.beta)
             if window.rectify:
@@ -152,8 +155,9 @@ class _Workspace:
     def __init__(self, blocks: int, shape: Shape, window: Window) -> None:
         self.window = window
         size = (blocks, shape.channels, shape.places)
-        self.wide, self.sums, self.power, self.spare = (torch.empty(size) for _ in range(4))
-        self.share = torch.tensor(window.k / (window.below + window.above + 1))
+        self.wide, self.sums, self.power, self.spare = (_empty(*size) for _ in range(4))
+        share = window.k / (window.below + window.above + 1)
+        self.share = torch.tensor(share, dtype=torch.float32, device="cpu")
         self.squares = _Padded(size, window.below, window.above, self.share.item())
         self.ratios = _Padded(size, window.above, window.below, 0.0)
 
@@ -187,7 +191,7 @@ class _Padded:
     def __init__(self, size: tuple[int, int, int], below: int, above: int, around: float) -> None:
         blocks, self.channels, places = size
         self.below, self.window = below, below + above + 1
-        self.memory = torch.empty(blocks, self.channels + self.window - 1, places)
+        self.memory = _empty(blocks, self.channels + self.window - 1, places)
         self.memory[:, :below] = around
         self.memory[:, below + self.channels :] = around
         doublings = range(self.window.bit_length() - 1)
@@ -226,6 +230,11 @@ class _Padded:
         torch.add(parts[0], parts[1], out=out)
         for part in parts[2:]:
             out.add_(part)
+
+
+def _empty(*size: int) -> Tensor:
+    """Memory in float32, whatever is the default where the network is."""
+    return torch.empty(size, dtype=torch.float32, device="cpu")
 
 
 class ShapesOnly:
