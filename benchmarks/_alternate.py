@@ -85,7 +85,7 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, Any]:
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> dict[str, Any]:
-    """How many times the second is faster, from pairs measured one after the other."""
+    """How many times the second is faster, from pairs measured in the same round."""
     return spread([a / b for a, b in zip(slower, faster, strict=True)], 4)
 
 

@@ -1,6 +1,6 @@
 """The rival of `keras_step.py`, run by an interpreter that has TensorFlow and nothing of ours.
 
-python benchmarks/_keras_alexnet.py BATCH
+python benchmarks/_keras_alexnet.py BATCH [WHAT TO ADD TO THE NAMES]
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def network(norm: type[layers.Layer]) -> keras.Model:
     )  # fmt: skip
 
 
-def step(policy: str, norm: type[layers.Layer], xla: bool, batch: int) -> Callable[[], float]:
+def step(policy: str, norm: type[layers.Layer], batch: int) -> Callable[[], float]:
     """One call of ``train_on_batch``."""
     keras.mixed_precision.set_global_policy(policy)
     model = network(norm)
     model.compile(
         optimizer=keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=None),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=xla,
+        jit_compile=False,
     )
     pictures = tf.constant(np.random.default_rng(0).normal(size=(batch, 227, 227, 3)), tf.float32)
     labels = tf.constant(np.arange(batch) % 1000)
@@ -91,15 +91,12 @@ def step(policy: str, norm: type[layers.Layer], xla: bool, batch: int) -> Callab
 def main() -> None:
     """The protocol of `_alternate.py`: names out, then a name in and seconds out."""
     batch = int(sys.argv[1])
-    ways = {
-        "its LRN": (ResponseNorm, False),
-        "LRN by a band": (BandedNorm, False),
-        "LRN by a band, XLA": (BandedNorm, True),
-    }
+    about = "".join(sys.argv[2:])
+    norms = {"its LRN": ResponseNorm, "LRN by a band": BandedNorm}
     arms = {
-        f"keras {policy}, {name}": step(policy, norm, xla, batch)
+        f"keras {policy}, {name}{about}": step(policy, norm, batch)
         for policy in ("float32", "mixed_bfloat16")
-        for name, (norm, xla) in ways.items()
+        for name, norm in norms.items()
     }
     print(json.dumps(list(arms)), flush=True)
     for line in sys.stdin:

@@ -39,7 +39,12 @@ def write(
     whole = {
         **result,
         "measured": {"date": date.today().isoformat(), "commit": commit()},
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "precision": precision},
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "cores_used": len(os.sched_getaffinity(0)),
+            "precision": precision,
+        },
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},

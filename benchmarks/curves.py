@@ -28,7 +28,7 @@ from typing import Any
 import _record
 import numpy as np
 import pipeline
-from _alternate import ratio
+from _alternate import ratio, spread
 from _turns import give_turns, take_turns
 
 import alexnet
@@ -80,7 +80,7 @@ def train_on(folder: str, epochs: int) -> list[dict[str, float]]:
 
 
 def one_step(batch: str, size: str, threads: str) -> dict[str, float]:
-    """Median of three steps of the full network."""
+    """Median of a few steps of the full network."""
     chosen = dataclasses.replace(runtime.resolve(), threads=int(threads))
     network = alexnet.create_model("alexnet", image_size=int(size))
     found = measure_step(network, int(batch), chosen, 5 if int(batch) < 256 else 3)
@@ -159,6 +159,7 @@ def main() -> int:
         "claim": f"seconds a picture, and memory, within {WITHIN:.0%} from 1 to {TIMES[-1]} times",
         "epochs_by_pictures": medians,
         "rounds": ROUNDS,
+        "milliseconds_a_picture": {n: spread([1e3 * v for v in each[n]]) for n in each},
         "line": {"seconds_a_start": round(constant, 4), "milliseconds_a_picture": 1000 * slope},
         "off_the_line": from_line,
         "seconds_a_picture_off": {n: round(value, 4) for n, value in off.items()},

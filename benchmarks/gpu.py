@@ -94,7 +94,7 @@ def both_ways(layer: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Non
 
 
 def copied() -> Callable[[], None]:
-    """The least that the memory must move for it: 2 maps forward, 3 back, as copies."""
+    """A copy of both maps: a read and a write, of the five that the memory must move for it."""
     sources = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) for shape in MAPS]
     targets = [torch.empty_like(source) for source in sources]
 

@@ -49,7 +49,7 @@ class Usual:
     """The usual loop.
 
     Args:
-        workers: of the DataLoader; None has all pictures as one tensor in memory.
+        workers: of the DataLoader; None has all pictures, normalized, as one tensor in memory.
         seed: of the weights and the order.
         held_out: how many pictures are kept to validate on.
         stay: the workers stay from epoch to epoch.
@@ -65,7 +65,8 @@ class Usual:
         order = torch.randperm(len(labels))
         kept = order[held_out:]
         self.validation = images[order[:held_out]], labels[order[:held_out]]
-        self.workers, self.images, self.labels = workers, images[kept], labels[kept]
+        self.images, self.labels = images[kept], labels[kept]
+        self.inputs = normalized(self.images) if workers is None else None
         self.loader = None
         if workers is not None:
             self.loader = loader(self.images, self.labels, workers, stay)
@@ -79,8 +80,9 @@ class Usual:
     def _from_memory(self) -> Iterator[Any]:
         import torch
 
-        for indices in torch.randperm(len(self.images)).split(BATCH):
-            yield normalized(self.images[indices]), self.labels[indices]
+        assert self.inputs is not None
+        for indices in torch.randperm(len(self.inputs)).split(BATCH):
+            yield self.inputs[indices], self.labels[indices]
 
     def epoch(self) -> float:
         """Train one epoch; its seconds."""
@@ -186,9 +188,10 @@ def arms(side: str) -> dict[str, Callable[[], float]]:
     """What one process measures."""
     if side == "alexnet":
         return {"alexnet": our_epoch}
-    if side == "tuned":
-        import torch
+    import torch
 
+    torch.set_flush_denormal(True)
+    if side == "tuned":
         torch.set_num_threads(1)
         made = {
             "loader, tuned": Usual(2, 0, stay=True),
