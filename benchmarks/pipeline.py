@@ -3,7 +3,7 @@
 Claims, medians of 5 rounds, batch 64:
 
     alexnet      an epoch, its pictures decoded anew and augmented as in the paper, at least 0.95 of
-                 the images a second of bare steps on noise
+                 the images a second of as many bare steps on noise, a second of each in turn
     alexnet_owt  at least 1.8 times torchvision's network trained as its reference does
                  (ImageFolder, random resized crops, mirror images, a DataLoader of two workers,
                  fp32), and no slower than the best of that and of its transforms v2 on tensors of
@@ -15,7 +15,6 @@ Claims, medians of 5 rounds, batch 64:
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import tempfile
@@ -27,12 +26,15 @@ from typing import Any
 import _record
 import step
 from _alternate import Side, alternate, best, ratio, serve, spread
+from _turns import give_turns, take_turns
 
 import alexnet
 from alexnet import runtime
+from alexnet.training import sums
 
 BATCH, BATCHES, ROUNDS = 64, 8, 5
-SIDES = ("bare steps", "alexnet", "torchvision", "torchvision, advised")
+TURN = 1.0  # seconds
+SIDES = ("alexnet_owt", "torchvision", "torchvision, advised")
 LEAST = {"alexnet over bare steps": 0.95, "owt over torchvision": 1.8, "owt over its best": 1.0}
 
 
@@ -54,10 +56,10 @@ def draw(folder: Path, count: int, first: int = 0) -> None:
         Image.fromarray(mixed.clip(0, 255).astype("uint8")).save(target, quality=90)
 
 
-def ours(folder: Path, model: str, recipe: str) -> float:
-    """Seconds a picture in the second of two epochs of ``alexnet.train``, decoded anew."""
+def ours(folder: Path, model: str, recipe: str, epochs: int = 2) -> list[float]:
+    """Seconds a picture in each epoch of ``alexnet.train`` but the first, decoded anew."""
     settings: dict[str, Any] = {
-        "training.epochs": 2,
+        "training.epochs": epochs,
         "training.batch_size": BATCH,
         "training.schedule": "cosine",
         "data.val_fraction": 0.0,
@@ -67,17 +69,23 @@ def ours(folder: Path, model: str, recipe: str) -> float:
     with tempfile.TemporaryDirectory() as temporary:
         alexnet.train(folder, model, recipe, out=Path(temporary) / "run", settings=settings)
         lines = (Path(temporary) / "run" / "metrics.jsonl").read_text().splitlines()
-    return 1 / float(json.loads(lines[1])["images_per_second"])
+    return [1 / float(json.loads(line)["images_per_second"]) for line in lines[1:]]
 
 
-def bare() -> Callable[[], float]:
-    """Seconds a picture of steps on noise."""
+def bare() -> list[float]:
+    """Seconds a picture of steps on noise, of as many as an epoch has; but for the first."""
     work = step.package_step(BATCH, num_classes=2)
+    rounds = range(ROUNDS + 1)
+    return [sum(step.seconds(work) for _ in range(BATCHES)) / (BATCHES * BATCH) for _ in rounds][1:]
 
-    def measure() -> float:
-        return sum(step.seconds(work) for _ in range(BATCHES)) / (BATCHES * BATCH)
 
-    return measure
+def in_turns(folder: Path) -> dict[str, list[float]]:
+    """Bare steps and epochs from files beside each other."""
+    commands = [[sys.executable, __file__, kind, str(folder)] for kind in ("bare", "epochs")]
+    said = give_turns(commands, TURN)
+    both = [json.loads(text.splitlines()[-1]) for text in said]
+    print(*both, sep="\n", file=sys.stderr, flush=True)
+    return {"bare steps": both[0], "alexnet": both[1]}
 
 
 def reference(folder: Path, advised: bool, bf16: bool = False) -> Callable[[], float]:
@@ -140,13 +148,7 @@ def arms(side: str, folder: Path) -> dict[str, Callable[[], float]]:
         return {
             f"{side}, {'bf16' if b else 'fp32'}": reference(folder, True, b) for b in (False, True)
         }
-    if side == "bare steps":
-        return {side: bare()}
-    train = functools.partial(ours, folder)
-    return {
-        "alexnet": lambda: train("alexnet", "paper"),
-        "alexnet_owt": lambda: train("alexnet_owt", "owt"),
-    }
+    return {side: lambda: ours(folder, "alexnet_owt", "owt")[0]}
 
 
 def summary(times: dict[str, list[float]]) -> dict[str, Any]:
@@ -171,13 +173,20 @@ def summary(times: dict[str, list[float]]) -> dict[str, Any]:
 def main() -> int:
     """Measure; 1 when a claim does not hold."""
     if len(sys.argv) > 1:
-        serve(arms(sys.argv[1], Path(sys.argv[2])))
+        kind, folder = sys.argv[1], Path(sys.argv[2])
+        if kind in ("bare", "epochs"):
+            runtime.keep_freed_memory()
+            take_turns(step if kind == "bare" else sums)
+            many = ROUNDS + 1
+            print(json.dumps(bare() if kind == "bare" else ours(folder, "alexnet", "paper", many)))
+        else:
+            serve(arms(kind, folder))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "pictures"
         draw(folder, BATCH * BATCHES + 8)
         sides = {side: Side([sys.executable, __file__, side, str(folder)]) for side in SIDES}
-        result = summary(alternate(sides, ROUNDS))
+        result = summary({**in_turns(folder), **alternate(sides, ROUNDS)})
     _record.write(__file__, ("torch", "torchvision", "pillow"), result)
     return 0 if result["holds"] else 1
 
