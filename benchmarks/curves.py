@@ -5,7 +5,7 @@ within 5% of the largest's, from 1 to 16 times as many), and memory is flat (wit
 67 pixels with 512 units in fc6 and fc7, JPEGs of 500x375 decoded anew. All five sizes are measured
 side by side, a second of each in turn (the machine's own speed changes by several percent to half
 within minutes), so many epochs of each that all train on as many pictures, after a training that
-warms up; a ratio is the median of those of 3 rounds. The other curves are of the training step of
+warms up; a ratio is the median of those of 2 rounds. The other curves are of the training step of
 the full network, each point a process of its own; memory is its highest resident size.
 
     python benchmarks/curves.py
@@ -36,7 +36,7 @@ from alexnet import runtime
 from alexnet.training import sums
 from alexnet.training.measure import measure_step
 
-FIRST, TIMES, ROUNDS = 512, (1, 2, 4, 8, 16), 3
+FIRST, TIMES, ROUNDS = 512, (1, 2, 4, 8, 16), 2
 BATCHES = tuple(2**power for power in range(10))
 SIZES = (67, 99, 131, 163, 195, 227)
 TURN = 1.0

@@ -30,7 +30,7 @@ from alexnet.runtime import keep_freed_memory
 
 SHAPES = ((64, 96, 55, 55), (64, 256, 27, 27))
 WINDOW = Window(below=2, above=2, factor=1e-4, beta=0.75, k=2.0)
-PAIRS = 7
+PAIRS = 5
 LEAST = {"default bf16": 20.0, "default fp32": 8.0, "pieces bf16": 10.0, "pieces fp32": 5.0}
 
 SIDES = ("torch", "torch, memory kept", "torch, compiled", "ours")

@@ -1,6 +1,6 @@
 """The help comes without torch, and a prediction without much more than torch.
 
-Claims, medians of 7 in turn, files cached, the interpreter's start included:
+Claims, medians of 5 in turn, files cached, the interpreter's start included:
 
     help     in at most 0.4 s
     predict  `alexnet predict RUN one.jpg` takes at most 1.4 times what `import torch, torchvision`
@@ -24,7 +24,7 @@ from PIL import Image
 import alexnet
 from alexnet.models.pretrained import save_run
 
-RUNS = 7
+RUNS = 5
 HELP, PREDICT = 0.4, 1.4
 TORCH = "import torch, torchvision"
 NETWORKS = ("lenet5_dense", "alexnet")
