@@ -59,12 +59,16 @@ def write(
 
 
 def commit() -> str | None:
-    """The tree's commit, with a mark where it was changed since; None outside of a repository."""
-    line = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    """The commit, with a mark where code was changed since; None outside of a repository."""
+    git = ["git", "-C", str(RESULTS.parents[1])]
+    code = ["diff", "--quiet", "HEAD", "--", "src", "benchmarks/*.py"]
     try:
-        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+        head = [*git, "rev-parse", "--short", "HEAD"]
+        name = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, *code], capture_output=True).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{name}-dirty" if changed else name
 
 
 def processor() -> str:
