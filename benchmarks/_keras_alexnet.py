@@ -91,7 +91,7 @@ def step(policy: str, norm: type[layers.Layer], batch: int) -> Callable[[], floa
 def main() -> None:
     """The protocol of `_alternate.py`: names out, then a name in and seconds out."""
     batch = int(sys.argv[1])
-    norms = {"float32": ResponseNorm, "mixed_bfloat16": BandedNorm}  # the faster of each
+    norms = {"float32": ResponseNorm, "mixed_bfloat16": BandedNorm}  # alike in float32
     about = "".join(sys.argv[2:])
     arms = {f"keras {policy}{about}": step(policy, norm, batch) for policy, norm in norms.items()}
     print(json.dumps(list(arms)), flush=True)

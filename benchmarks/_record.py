@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet import files
+from alexnet.data.threads import available_processors
 from alexnet.evaluation.intervals import students_t
 from alexnet.runtime import resolve
 
@@ -42,7 +43,7 @@ def write(
         "machine": {
             "processor": processor(),
             "cores": os.cpu_count(),
-            "cores_used": len(os.sched_getaffinity(0)),
+            "cores_used": available_processors(),
             "precision": precision,
         },
         "versions": {

@@ -2,11 +2,11 @@
 
 Claims, medians of 5 pairs: at least 1.00 times Keras' mixed_bfloat16 and at least 1.8 times its
 float32. Keras is measured as it comes and with freed memory kept by the C library's allocator, as
-the package has it; in float32 with TensorFlow's LRN, in mixed_bfloat16 with one by a band of ones,
-which was a little faster there; and without XLA, which took 1.1 to 2 times as long on an AMD EPYC.
-The best of each precision counts. Beside them, without a claim: the best of all. TensorFlow (PyPI's
-`tensorflow-cpu`, 1.5 GB) has a virtual environment of its own, made in `.venv-tensorflow` where it
-is not there.
+the package has it; in float32 with TensorFlow's LRN, in mixed_bfloat16 with one by a band of ones
+(on an AMD EPYC 5% faster there, within 1% in float32); and without XLA, which took 1.1 to 2 times
+as long there. The best of each precision counts. Beside them, without a claim: the best of all.
+TensorFlow (PyPI's `tensorflow-cpu`, 1.5 GB) has a virtual environment of its own, made in
+`.venv-tensorflow` where it is not there.
 
     python benchmarks/keras_step.py
 """

@@ -257,8 +257,9 @@ def results() -> str:
         "Where no commit is named, it was not recorded then. Until the 26th of November the",
         "package set `GOMP_SPINCOUNT=1000` for itself, which the EPYC's figures include.",
     ]
-    for machine, called in MACHINES.items():
-        lines += ["", f"## {called}", ""]
+    folders = sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
+    for machine in dict.fromkeys([*MACHINES, *folders]):
+        lines += ["", f"## {MACHINES.get(machine, machine)}", ""]
         lines += ["| what | times, or the figure | script | measured | its claims hold |"]
         lines += ["|---|---|---|---|---|"]
         for section, needed in SECTIONS.items():
