@@ -10,7 +10,13 @@ import torch
 import torchvision
 from torch import nn
 
-from alexnet.layers import Dropout, LocallyConnected2d, LocalResponseNorm, SpatialResponseNorm
+from alexnet.layers import (
+    Conv2d,
+    Dropout,
+    LocallyConnected2d,
+    LocalResponseNorm,
+    SpatialResponseNorm,
+)
 from alexnet.models import AlexNet, AlexNetCifar, create_model, layer_table, model_entry
 
 build: Callable[..., Any] = create_model  # networks have more attributes than nn.Module
@@ -138,7 +144,7 @@ def test_batch_norm_has_no_convolution_biases():
         assert not isinstance(module, LocalResponseNorm)
     assert sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == 5
     norm = dict(network.steps())["conv4"]
-    assert [type(m) for m in norm] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert [type(m) for m in norm] == [Conv2d, nn.BatchNorm2d, nn.ReLU]
 
 
 def test_dropout_after_in_the_paper_and_before_in_torchvision():

@@ -172,7 +172,7 @@ def test_steps_from_points() -> None:
 
 def test_a_step_that_is_measured_here() -> None:
     found = alexnet.plan_training("lenet5_dense", gpus=2, device="cpu", images=100, epochs=2)
-    assert [size for size, _ in found.cost.points] == [8, 32]
+    assert [size for size, _ in found.cost.points] == [32, 128]
     assert found.cost.seconds(128) > 0
     assert "measured here (cpu, fp32, 1 threads)" in describe(found)
     assert {row.parallel for row in found.rows} == {"ddp"}  # nothing to split

@@ -2,6 +2,7 @@
 
 from alexnet.layers.activation import ACTIVATIONS, Activation, ScaledTanh
 from alexnet.layers.choice import check_at_least, check_choice, check_probability
+from alexnet.layers.conv import Conv2d
 from alexnet.layers.dropout import Dropout, ScaledAt, number_masks
 from alexnet.layers.lenet import (
     EuclideanRBF,
@@ -19,6 +20,7 @@ from alexnet.layers.max_pool import MaxPool2d
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "Conv2d",
     "Dropout",
     "EuclideanRBF",
     "LocalResponseNorm",

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from alexnet.layers import (
     ACTIVATIONS,
     Activation,
+    Conv2d,
     Dropout,
     LocalResponseNorm,
     MaxPool2d,
@@ -133,17 +134,17 @@ class AlexNet(Network):
         self.norm1 = self._new_norm(1, widths[0], groups)
         self.act1 = act()
         self.pool1 = pool()  # 96x27x27
-        self.conv2 = nn.Conv2d(widths[0], widths[1], 5, 1, 2, groups=groups, bias=bias)  # 256x27x27
+        self.conv2 = Conv2d(widths[0], widths[1], 5, 1, 2, groups=groups, bias=bias)  # 256x27x27
         self.norm2 = self._new_norm(2, widths[1], groups)
         self.act2 = act()
         self.pool2 = pool()  # 256x13x13
-        self.conv3 = nn.Conv2d(widths[1], widths[2], 3, 1, 1, bias=bias)  # 384x13x13
+        self.conv3 = Conv2d(widths[1], widths[2], 3, 1, 1, bias=bias)  # 384x13x13
         self.norm3 = self._new_norm(3, widths[2], groups)
         self.act3 = act()
-        self.conv4 = nn.Conv2d(widths[2], widths[3], 3, 1, 1, groups=groups, bias=bias)  # 384x13x13
+        self.conv4 = Conv2d(widths[2], widths[3], 3, 1, 1, groups=groups, bias=bias)  # 384x13x13
         self.norm4 = self._new_norm(4, widths[3], groups)
         self.act4 = act()
-        self.conv5 = nn.Conv2d(widths[3], widths[4], 3, 1, 1, groups=groups, bias=bias)  # 256x13x13
+        self.conv5 = Conv2d(widths[3], widths[4], 3, 1, 1, groups=groups, bias=bias)  # 256x13x13
         self.norm5 = self._new_norm(5, widths[4], groups)
         self.act5 = act()
         self.pool5 = pool()  # 256x6x6

@@ -7,6 +7,7 @@ from torch import nn
 from alexnet.layers import (
     ACTIVATIONS,
     Activation,
+    Conv2d,
     Dropout,
     LocallyConnected2d,
     LocalResponseNorm,
@@ -78,11 +79,11 @@ class AlexNetCifar(Network):
         self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
         self.num_features, self.head_hidden_size = 32, 32 * side * side
         act = ACTIVATIONS[activation]
-        self.conv1 = nn.Conv2d(in_chans, 64, 5, padding=2)
+        self.conv1 = Conv2d(in_chans, 64, 5, padding=2)
         self.act1 = act()
         self.pool1 = _ceil_pool(pooling)
         self.norm1 = _cifar_norm(norm)
-        self.conv2 = nn.Conv2d(64, 64, 5, padding=2)
+        self.conv2 = Conv2d(64, 64, 5, padding=2)
         self.act2 = act()
         self.norm2 = _cifar_norm(norm)
         self.pool2 = _ceil_pool(pooling)

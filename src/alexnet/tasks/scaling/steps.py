@@ -20,10 +20,9 @@ from alexnet.tasks.scaling.counts import BUFFERS, FLOAT, Counts
 from alexnet.training.config import Config
 from alexnet.training.measure import measure_step
 
-SIZES = {"cpu": (8, 32)}
-"""Kind of device -> the two batch sizes that are measured."""
-LARGE_SIZES = (32, 128)
-"""The same for every other kind."""
+SIZES = (32, 128)
+"""The two batch sizes that are measured: below them a picture costs more, on a GPU and, where
+convolutions go by way of the frequencies, on a processor."""
 
 ATTEMPTS = 3
 """How often both are measured until the larger takes longer: a busy machine may turn them round."""
@@ -188,12 +187,11 @@ def from_speed(counts: Counts, flops: float, optimizer: str, bandwidth: float = 
 
 def measured(counts: Counts, chosen: runtime.Runtime, optimizer: str, steps: int = 3) -> StepCost:
     """From steps measured here, at two batch sizes."""
-    sizes = SIZES.get(chosen.device.type, LARGE_SIZES)
-    log.info("measuring steps of %s and %s pictures on %s", *sizes, chosen.device)
+    log.info("measuring steps of %s and %s pictures on %s", *SIZES, chosen.device)
     network = create_model(counts.model)
     training = Config().override({"training.optimizer": optimizer}).training
     for _ in range(ATTEMPTS):
-        found = [measure_step(network, size, chosen, steps, training=training) for size in sizes]
+        found = [measure_step(network, size, chosen, steps, training=training) for size in SIZES]
         if found[0].seconds < found[1].seconds:
             break
     where = f"{chosen.device}, {chosen.precision}, {chosen.threads} threads"

@@ -1,0 +1,273 @@
+"""The convolution by way of the frequencies against torch's, and where which is taken."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alexnet.layers import Conv2d
+from alexnet.layers import conv as module
+from alexnet.layers.spectral import Geometry, Spectral, cost, plan
+from alexnet.models.registry import create_model
+
+LAST = torch.channels_last
+
+
+def random_layer(
+    pictures: int,
+    inputs: int,
+    outputs: int,
+    sides: Sequence[int],
+    kernel: Sequence[int],
+    groups: int = 1,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Maps, kernels and biases of noise."""
+    torch.manual_seed(0)
+    x = torch.randn(pictures, inputs, *sides, dtype=dtype).to(memory_format=LAST)
+    weight = torch.randn(outputs, inputs // groups, *kernel, dtype=dtype)
+    return x, weight / math.sqrt(weight[0].numel()), torch.randn(outputs, dtype=dtype)
+
+
+def off(found: Tensor, exact: Tensor) -> float:
+    """The difference's norm, as a share of what is exact."""
+    found, exact = found.detach().double(), exact.detach()
+    return float((found - exact).norm() / exact.norm())
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_equals_the_direct_convolution_in_every_gradient(data: st.DataObject) -> None:
+    draw = data.draw
+    kernel = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    padding = (draw(st.integers(0, kernel[0] - 1)), draw(st.integers(0, kernel[1] - 1)))
+    least = [max(1, side - 2 * pad) for side, pad in zip(kernel, padding, strict=True)]
+    sides = (draw(st.integers(least[0], least[0] + 12)), draw(st.integers(least[1], least[1] + 12)))
+    groups = draw(st.integers(1, 3))
+    inputs, outputs = (groups * draw(st.integers(1, 4)) for _ in range(2))
+    biased = draw(st.booleans())
+    wanted = list(random_layer(draw(st.integers(1, 3)), inputs, outputs, sides, kernel, groups))[
+        : 3 if biased else 2
+    ]
+    geometry = Geometry(sides, kernel, padding)
+
+    def results(convolve: Callable[..., Tensor], tensors: list[Tensor], g: Tensor) -> list[Tensor]:
+        leaves = [tensor.requires_grad_() for tensor in tensors]
+        y = convolve(*leaves)
+        return [y.detach(), *torch.autograd.grad(y, leaves, g)]
+
+    def direct(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        y: Tensor = Spectral.apply(x, weight, bias, padding, groups)
+        assert y.is_contiguous(memory_format=LAST)
+        return y
+
+    g = torch.randn(len(wanted[0]), outputs, *geometry.outputs, dtype=torch.float64)
+    narrow = [tensor.float() for tensor in wanted]
+    # Rounding is a share of the sums of absolute values.
+    sums = results(direct, [tensor.abs() for tensor in wanted], g.abs())
+    for found, exact, most in zip(
+        results(ours, narrow, g.float()), results(direct, wanted, g), sums, strict=True
+    ):
+        assert found.shape == exact.shape
+        assert float((found - exact).norm()) < 2e-6 * float(most.norm())
+
+
+@pytest.mark.parametrize("layer", ["conv2", "conv3", "conv4", "conv5"])
+def test_is_as_exact_as_direct_sums_on_the_layers_of_alexnet(layer: str) -> None:
+    conv = create_model("alexnet").get_submodule(layer)
+    assert isinstance(conv, Conv2d)
+    assert isinstance(conv.padding, tuple)
+    side, groups = (27 if layer == "conv2" else 13), conv.groups
+    x, weight, bias = random_layer(
+        4, conv.in_channels, conv.out_channels, (side, side), conv.kernel_size, groups
+    )
+    exact = F.conv2d(x, weight, bias, padding=conv.padding, groups=groups)
+    narrow = x.float(), weight.float(), bias.float()
+    assert off(Spectral.apply(*narrow, conv.padding, groups), exact) < 2e-6
+
+
+def layer_and_input(**changed: object) -> tuple[Conv2d, Tensor]:
+    """A layer that gains by it, in float32, and a batch."""
+    torch.manual_seed(0)
+    conv = Conv2d(48, 64, 5, padding=2, **changed)  # type: ignore[arg-type]
+    conv = conv.to(memory_format=LAST)  # type: ignore[call-overload]
+    return conv, torch.randn(64, 48, 15, 15).to(memory_format=LAST)
+
+
+def bias_of(conv: Conv2d) -> Tensor:
+    """Its bias, which it has."""
+    assert conv.bias is not None
+    return conv.bias
+
+
+def takes_frequencies(conv: Conv2d, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a forward pass goes that way; its result is torch's in both cases."""
+    calls: list[object] = []
+    apply = Spectral.apply
+    monkeypatch.setattr(
+        module.Spectral, "apply", lambda *given: calls.append(given) or apply(*given)
+    )
+    found = conv(x)
+    exact = nn.Conv2d.forward(conv, x)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
+    return bool(calls)
+
+
+def test_large_batches_go_by_the_frequencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert takes_frequencies(*layer_and_input(), monkeypatch)
+    assert takes_frequencies(*layer_and_input(groups=2), monkeypatch)
+    assert takes_frequencies(*layer_and_input(bias=False), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"stride": 2},
+        {"dilation": 2},
+        {"padding_mode": "reflect"},
+        {"dtype": torch.float64},
+    ],
+)
+def test_other_layers_are_torchs(
+    changed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv, x = layer_and_input(**changed)
+    assert not takes_frequencies(conv, x.to(conv.weight.dtype), monkeypatch)
+
+
+def test_other_inputs_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, x = layer_and_input()
+    assert not takes_frequencies(conv, x[:2], monkeypatch)
+    assert not takes_frequencies(conv, x.contiguous(), monkeypatch)
+    monkeypatch.setenv("ALEXNET_SPECTRAL", "0")
+    assert not takes_frequencies(conv, x, monkeypatch)
+    monkeypatch.delenv("ALEXNET_SPECTRAL")
+    assert takes_frequencies(conv, x, monkeypatch)
+
+
+def test_bf16_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, x = layer_and_input()
+    monkeypatch.setattr(module.Spectral, "apply", None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x).dtype == torch.bfloat16
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
+def test_what_is_exported_or_mapped_is_made_of_torchs_operations() -> None:
+    conv, x = layer_and_input()
+    size = torch.export.Dim("batch", min=2, max=512)
+    program = torch.export.export(conv, (x,), dynamic_shapes=({0: size},))
+    assert "conv2d" in str(program.graph)
+    assert program.module()(x[:3]).shape[0] == 3
+    traced: Any = torch.jit.trace(conv, (x,), check_trace=False)
+    assert "convolution" in str(traced.inlined_graph)
+    mapped = torch.func.vmap(conv)(x[None])[0]
+    torch.testing.assert_close(mapped, conv(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_number_of_channels_is_torchs_error() -> None:
+    conv, x = layer_and_input()
+    with pytest.raises(RuntimeError, match="to have 48 channels, but got 40"):
+        conv(x[:, :40].contiguous(memory_format=LAST))
+
+
+def test_what_needs_no_gradient_has_none() -> None:
+    conv, x = layer_and_input()
+    conv.weight.requires_grad_(False)
+    (db,) = torch.autograd.grad(conv(x).sum(), bias_of(conv))
+    torch.testing.assert_close(db, torch.full((64,), 64.0 * 15 * 15), rtol=1e-5, atol=0)
+    x.requires_grad_()
+    (dx,) = torch.autograd.grad(conv(x).square().sum(), x)
+    (exact,) = torch.autograd.grad(nn.Conv2d.forward(conv, x).square().sum(), x)
+    torch.testing.assert_close(dx, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gradient_of_the_gradient_is_torchs() -> None:
+    conv, x = layer_and_input()
+    x.requires_grad_()
+
+    def penalty(y: Tensor) -> tuple[Tensor, ...]:
+        (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(dx.square().sum(), [conv.weight, bias_of(conv), x])
+
+    for ours, theirs in zip(penalty(conv(x)), penalty(nn.Conv2d.forward(conv, x)), strict=True):
+        assert off(ours, theirs.double()) < 1e-5
+
+
+def test_a_picture_that_is_not_a_number_spoils_no_other() -> None:
+    conv, x = layer_and_input()
+    clean = conv(x)
+    x[5] = math.nan
+    rest = [n for n in range(64) if n != 5]
+    assert torch.equal(conv(x)[rest], clean[rest])
+
+
+def test_the_same_bits_each_time() -> None:
+    conv, x = layer_and_input(groups=2)
+
+    def step() -> list[Tensor]:
+        y = conv(x)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), list(conv.parameters()))]
+
+    first = step()
+    spare = torch.randn(1 << 20)  # other memory the next time
+    assert all(torch.equal(a, b) for a, b in zip(first, step(), strict=True))
+    del spare
+
+
+def test_matrices_made_without_gradients_serve_training() -> None:
+    plan.cache_clear()
+    conv, x = layer_and_input()
+    with torch.inference_mode():
+        conv(x)
+    conv(x).sum().backward()
+    assert conv.weight.grad is not None
+    plan.cache_clear()
+
+
+def test_the_cost_is_that_of_the_matrices() -> None:
+    geometry = Geometry((27, 27), (5, 5), (2, 2))
+    factors = sum(len(band.w) for band in plan(geometry).bands)
+    assert geometry.periods == (29, 29)
+    assert factors == 1261
+    direct, spectral = cost(geometry, 1000, 96, 256, 1)
+    assert direct == 1000 * 27 * 27 * 25 * 96 * 256
+    assert direct > 4 * spectral
+    assert cost(geometry, 1, 96, 256, 1)[1] > direct / 1000
+
+
+def test_gradients_of_the_network_are_as_exact_by_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where maps are nearly even, as at the start, rounding moves maxima: in both."""
+    torch.manual_seed(0)
+    network = create_model("alexnet", num_classes=10, dropout=0.0, image_size=163)
+    network = network.to(memory_format=LAST)  # type: ignore[call-overload]
+    x, labels = torch.randn(48, 3, 163, 163).to(memory_format=LAST), torch.arange(48) % 10
+
+    def gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
+        loss = F.cross_entropy(network(x), labels)
+        return list(torch.autograd.grad(loss, list(network.parameters())))
+
+    calls = []
+    backward = Spectral.backward
+    monkeypatch.setattr(
+        Spectral, "backward", staticmethod(lambda *given: calls.append(1) or backward(*given))
+    )
+    ours = gradients(network, x)
+    assert len(calls) == 4
+    monkeypatch.setenv("ALEXNET_SPECTRAL", "0")
+    theirs = gradients(network, x)
+    exact = gradients(copy.deepcopy(network).double(), x.double())
+    for found, direct, right in zip(ours, theirs, exact, strict=True):
+        assert off(found, right) < 3 * off(direct, right) + 3e-4
