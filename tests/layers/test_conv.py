@@ -16,10 +16,13 @@ from torch.nn import functional as F
 
 from alexnet.layers import Conv2d
 from alexnet.layers import conv as module
-from alexnet.layers.spectral import Geometry, Spectral, cost, plan
+from alexnet.layers.conv import Spectral
+from alexnet.layers.spectral import Geometry, cost, plan
+from alexnet.layers.spectral_kernels import InTorch, Kernel, best_kernel
 from alexnet.models.registry import create_model
 
 LAST = torch.channels_last
+KERNELS = [InTorch(), best_kernel()]
 
 
 def random_layer(
@@ -46,19 +49,22 @@ def off(found: Tensor, exact: Tensor) -> float:
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_equals_the_direct_convolution_in_every_gradient(data: st.DataObject) -> None:
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: type(kernel).__name__)
+def test_equals_the_direct_convolution_in_every_gradient(
+    kernel: Kernel, data: st.DataObject
+) -> None:
     draw = data.draw
-    kernel = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
-    padding = (draw(st.integers(0, kernel[0] - 1)), draw(st.integers(0, kernel[1] - 1)))
-    least = [max(1, side - 2 * pad) for side, pad in zip(kernel, padding, strict=True)]
+    window = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    padding = (draw(st.integers(0, window[0] - 1)), draw(st.integers(0, window[1] - 1)))
+    least = [max(1, side - 2 * pad) for side, pad in zip(window, padding, strict=True)]
     sides = (draw(st.integers(least[0], least[0] + 12)), draw(st.integers(least[1], least[1] + 12)))
     groups = draw(st.integers(1, 3))
     inputs, outputs = (groups * draw(st.integers(1, 4)) for _ in range(2))
     biased = draw(st.booleans())
-    wanted = list(random_layer(draw(st.integers(1, 3)), inputs, outputs, sides, kernel, groups))[
+    wanted = list(random_layer(draw(st.integers(1, 3)), inputs, outputs, sides, window, groups))[
         : 3 if biased else 2
     ]
-    geometry = Geometry(sides, kernel, padding)
+    geometry = Geometry(sides, window, padding)
 
     def results(convolve: Callable[..., Tensor], tensors: list[Tensor], g: Tensor) -> list[Tensor]:
         leaves = [tensor.requires_grad_() for tensor in tensors]
@@ -69,7 +75,7 @@ def test_equals_the_direct_convolution_in_every_gradient(data: st.DataObject) ->
         return F.conv2d(x, weight, bias, padding=padding, groups=groups)
 
     def ours(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        y: Tensor = Spectral.apply(x, weight, bias, padding, groups)
+        y: Tensor = Spectral.apply(x, weight, bias, geometry, groups, kernel)
         assert y.is_contiguous(memory_format=LAST)
         return y
 
@@ -88,14 +94,16 @@ def test_equals_the_direct_convolution_in_every_gradient(data: st.DataObject) ->
 def test_is_as_exact_as_direct_sums_on_the_layers_of_alexnet(layer: str) -> None:
     conv = create_model("alexnet").get_submodule(layer)
     assert isinstance(conv, Conv2d)
-    assert isinstance(conv.padding, tuple)
     side, groups = (27 if layer == "conv2" else 13), conv.groups
     x, weight, bias = random_layer(
         4, conv.in_channels, conv.out_channels, (side, side), conv.kernel_size, groups
     )
-    exact = F.conv2d(x, weight, bias, padding=conv.padding, groups=groups)
+    pad = weight.shape[2] // 2
+    exact = F.conv2d(x, weight, bias, padding=pad, groups=groups)
+    geometry = Geometry((side, side), (weight.shape[2], weight.shape[3]), (pad, pad))
     narrow = x.float(), weight.float(), bias.float()
-    assert off(Spectral.apply(*narrow, conv.padding, groups), exact) < 2e-6
+    for kernel in KERNELS:
+        assert off(Spectral.apply(*narrow, geometry, groups, kernel), exact) < 2e-6
 
 
 def layer_and_input(**changed: object) -> tuple[Conv2d, Tensor]:

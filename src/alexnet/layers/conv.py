@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alexnet.layers.reach import in_reach
-from alexnet.layers.spectral import Geometry, Spectral, cost
+from alexnet.layers.spectral import Geometry, cost
+from alexnet.layers.spectral_kernels import Kernel, best_kernel
 
 WORTH = 1.3
 """How many times the foreseen cost of the way by the frequencies the direct one has to have."""
@@ -27,8 +29,9 @@ class Conv2d(nn.Conv2d):
         geometry = self._geometry(input)
         if geometry is None:
             return super().forward(input)
-        padding, groups = geometry.padding, self.groups
-        convolved: Tensor = Spectral.apply(input, self.weight, self.bias, padding, groups)
+        convolved: Tensor = Spectral.apply(
+            input, self.weight, self.bias, geometry, self.groups, best_kernel()
+        )
         return convolved
 
     def _geometry(self, x: Tensor) -> Geometry | None:
@@ -54,3 +57,41 @@ class Conv2d(nn.Conv2d):
             and not torch.is_autocast_enabled("cpu")
             and os.environ.get("ALEXNET_SPECTRAL") != "0"
         )
+
+
+class Spectral(torch.autograd.Function):
+    """The convolution with its gradients; it keeps the input and nothing else."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry,
+        groups: int,
+        kernel: Kernel,
+    ) -> Tensor:
+        """Convolve ``x`` ``[N, C, H, W]``, channels_last, by ``weight`` ``[O, C / groups, r, s]``.
+
+        All is float32.
+        """
+        ctx.save_for_backward(x, weight)
+        ctx.told = geometry, groups, kernel, bias is not None
+        return kernel.forward(x, weight, bias, geometry, groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients by ``x``, ``weight`` and ``bias``."""
+        (g,), (x, weight) = gradients, ctx.saved_tensors
+        geometry, groups, kernel, biased = ctx.told
+        wanted = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():  # a gradient of the gradient is asked for
+            found = torch.ops.aten.convolution_backward(
+                g, x, weight, [len(weight)] if biased else None, [1, 1], list(geometry.padding),
+                [1, 1], False, [0, 0], groups, list(wanted),
+            )  # fmt: skip
+        else:
+            g = g.contiguous(memory_format=torch.channels_last)
+            found = kernel.backward(x, weight, g, geometry, groups, wanted)
+        return (*found, None, None, None)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,8 +109,13 @@ def plan(geometry: Geometry) -> Plan:
         # Frequencies that stand for their conjugates as well count twice.
         counts = _counts(across, real=real) / (down * across)
         kernels = torch.einsum("ra,mrb->mab", vertical[2][frequency], w.unflatten(1, (2, -1)))
-        bands.append(Band(x.float(), g.float(), (counts[:, None] * kernels.flatten(1)).float()))
-    return Plan(vertical[0].float(), vertical[1].float(), tuple(bands))
+        bands.append(Band(*map(_narrow, (x, g, counts[:, None] * kernels.flatten(1)))))
+    return Plan(_narrow(vertical[0]), _narrow(vertical[1]), tuple(bands))
+
+
+def _narrow(matrix: Tensor) -> Tensor:
+    """A matrix in float32, row by row in memory."""
+    return matrix.float().contiguous()
 
 
 def _is_real(frequency: int, period: int) -> bool:
@@ -162,167 +166,6 @@ def _counts(period: int, *, real: bool) -> Tensor:
     for frequency in range(period // 2 + 1):
         counts += [1.0] if _is_real(frequency, period) else [2.0] * 3
     return torch.tensor(counts, dtype=torch.float64, device="cpu")
-
-
-class Spectral(torch.autograd.Function):
-    """The convolution with its gradients; of the maps, it keeps the input alone."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, groups: int
-    ) -> Tensor:
-        """Convolve ``x`` ``[N, C, H, W]``, channels_last, by ``weight`` ``[O, C / groups, r, s]``.
-
-        All is float32. ``padding`` is zeros above and below, left and right.
-        """
-        geometry = Geometry((x.shape[2], x.shape[3]), (weight.shape[2], weight.shape[3]), padding)
-        matrices = plan(geometry)
-        down, kernels = _down(matrices.down_x, x), _kernels(weight, groups, "co")
-        maps = _Maps(matrices.down_g, down, groups, geometry.outputs[1], len(weight))
-        for index, band in enumerate(matrices.bands):
-            factors = _grouped(_factors(band.x, down[:, index]), groups)
-            products = torch.bmm(factors, _weights(band.w, kernels))
-            if bias is not None and not index:
-                # A constant is the frequency 0, whose factor of the gradient is its sum.
-                products[:groups] += bias.view(groups, 1, -1)
-            maps.take(index, band.g, products)
-        ctx.save_for_backward(x, weight)
-        ctx.told = geometry, groups, bias is not None
-        return maps.whole()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients by ``x``, ``weight`` and ``bias``."""
-        (g,), (x, weight) = gradients, ctx.saved_tensors
-        geometry, groups, biased = ctx.told
-        wanted = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():  # a gradient of the gradient is asked for
-            found = torch.ops.aten.convolution_backward(
-                g, x, weight, [len(weight)] if biased else None, [1, 1], list(geometry.padding),
-                [1, 1], False, [0, 0], groups, list(wanted),
-            )  # fmt: skip
-            return (*found, None, None)
-        matrices = plan(geometry)
-        down = _down(matrices.down_g, g.contiguous(memory_format=torch.channels_last))
-        by_x = _InputGradient(matrices, down, x, weight, groups) if wanted[0] else None
-        by_weight = _WeightGradient(matrices, x, weight, groups) if wanted[1] else None
-        by_bias = None
-        for index, band in enumerate(matrices.bands):
-            factors = _factors(band.g, down[:, index])
-            if wanted[2] and not index:
-                by_bias = factors[:, 0].sum(0)
-            for gradient in (by_x, by_weight):
-                if gradient is not None:
-                    gradient.take(index, _grouped(factors, groups))
-        return (
-            None if by_x is None else by_x.maps.whole(),
-            None if by_weight is None else by_weight.whole(),
-            by_bias,
-            None,
-            None,
-        )
-
-
-class _InputGradient:
-    """The gradient by the input, put together a band at a time."""
-
-    def __init__(
-        self, matrices: Plan, down: Tensor, x: Tensor, weight: Tensor, groups: int
-    ) -> None:
-        self.bands, self.kernels = matrices.bands, _kernels(weight, groups, "oc")
-        self.maps = _Maps(matrices.down_x, down, groups, x.shape[3], x.shape[1])
-
-    def take(self, index: int, factors: Tensor) -> None:
-        """Add a band, given its factors ``[m * groups, N, O / groups]`` of the gradient."""
-        band = self.bands[index]
-        self.maps.take(index, band.x, torch.bmm(factors, _weights(band.w, self.kernels)))
-
-
-class _WeightGradient:
-    """The gradient by the kernels, put together a band at a time."""
-
-    def __init__(self, matrices: Plan, x: Tensor, weight: Tensor, groups: int) -> None:
-        self.bands, self.groups, self.shape = matrices.bands, groups, weight.shape
-        self.down = _down(matrices.down_x, x)
-        outputs, inputs, *sides = weight.shape
-        self.sums = weight.new_zeros(sides[0] * sides[1], outputs * inputs)
-
-    def take(self, index: int, factors: Tensor) -> None:
-        """Add a band, given its factors ``[m * groups, N, O / groups]`` of the gradient."""
-        band = self.bands[index]
-        inputs = _grouped(_factors(band.x, self.down[:, index]), self.groups)
-        products = torch.bmm(factors.transpose(1, 2), inputs)
-        self.sums.addmm_(band.w.t(), products.view(len(band.w), -1))
-
-    def whole(self) -> Tensor:
-        """It, ``[O, C / groups, r, s]``."""
-        return self.sums.view(*self.shape[2:], *self.shape[:2]).permute(2, 3, 0, 1)
-
-
-class _Maps:
-    """Maps that are put together a band at a time.
-
-    ``rows`` is ``[groups, frequencies, N, 2, W, C / groups]``: what is written at a time lies
-    together, as torch's batches of products want it.
-    """
-
-    def __init__(
-        self, matrix: Tensor, like: Tensor, groups: int, width: int, channels: int
-    ) -> None:
-        self.matrix = matrix
-        self.rows = like.new_empty(groups, len(matrix), len(like), 2, width, channels // groups)
-
-    def take(self, index: int, matrix: Tensor, products: Tensor) -> None:
-        """Set a band's rows from its products ``[m * groups, N, C / groups]``."""
-        rows = self.rows[:, index]
-        turned = matrix.t().expand(rows.shape[1], -1, -1)
-        for part, place in zip(products.unflatten(0, (-1, len(rows))).unbind(1), rows, strict=True):
-            torch.bmm(turned, part.transpose(0, 1), out=place.flatten(1, 2))
-
-    def whole(self) -> Tensor:
-        """The maps ``[N, C, H, W]``, channels_last: what :func:`_down` does, transposed."""
-        count, width, height = self.rows.shape[2], self.rows.shape[4], self.matrix.shape[2]
-        turned = self.matrix.permute(1, 2, 0).expand(count, -1, -1, -1).unbind(1)
-        maps = []
-        for part in self.rows:
-            real, imaginary = part.transpose(0, 1).flatten(3).unbind(2)  # [N, frequencies, W * c]
-            whole = torch.bmm(turned[0], real).baddbmm_(turned[1], imaginary)
-            maps.append(whole.view(count, height, width, -1))
-        joined = maps[0] if len(maps) == 1 else torch.cat(maps, 3)
-        return joined.permute(0, 3, 1, 2)
-
-
-def _down(matrix: Tensor, maps: Tensor) -> Tensor:
-    """The vertical transform ``[N, frequencies, 2, W, C]`` of ``[N, C, H, W]``, channels_last."""
-    rows = maps.permute(0, 2, 3, 1)
-    every = matrix.flatten(0, 1).expand(len(rows), -1, -1)
-    down = torch.bmm(every, rows.flatten(2))
-    return down.view(len(rows), *matrix.shape[:2], *rows.shape[2:])
-
-
-def _factors(matrix: Tensor, rows: Tensor) -> Tensor:
-    """The factors ``[N, m, C]`` of a band's rows ``[N, 2, W, C]``."""
-    return torch.bmm(matrix.expand(len(rows), -1, -1), rows.flatten(1, 2))
-
-
-def _grouped(factors: Tensor, groups: int) -> Tensor:
-    """Factors ``[N, m, C]`` as matrices ``[m * groups, N, C / groups]``."""
-    count, places, channels = factors.shape
-    return factors.view(count, places * groups, channels // groups).transpose(0, 1)
-
-
-def _kernels(weight: Tensor, groups: int, order: str) -> Tensor:
-    """Kernels ``[O, C / groups, r, s]`` as ``[r * s, groups, ...]``, last outputs and inputs.
-
-    In the ``order`` ``"oc"`` or ``"co"``.
-    """
-    last = {"oc": (1, 2), "co": (2, 1)}[order]
-    return weight.unflatten(0, (groups, -1)).permute(3, 4, 0, *last).flatten(0, 1).contiguous()
-
-
-def _weights(matrix: Tensor, kernels: Tensor) -> Tensor:
-    """The kernels' factors as matrices ``[m * groups, ...]``."""
-    return torch.mm(matrix, kernels.flatten(1)).view(-1, *kernels.shape[2:])
 
 
 def cost(
