@@ -88,7 +88,8 @@ def step(machine: str) -> Iterator[Row]:
         ("stock best, memory kept", "the same, with an allocator that keeps freed memory"),
         ("stock best, compiled", "the same, compiled by `torch.compile`"),
         ("lrn", "the share of its speed without normalization"),
-        ("floor", "convolutions and linear layers, each alone, as a share of the step"),
+        ("floor", "torch's convolutions and linear layers, each alone, over the step"),
+        ("own layers", "the package's, each alone, as a share of the step"),
     ):
         if name in ratios:
             yield about, times(ratios[name]), "step"
