@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -106,12 +107,12 @@ def test_is_as_exact_as_direct_sums_on_the_layers_of_alexnet(layer: str) -> None
         assert off(Spectral.apply(*narrow, geometry, groups, kernel), exact) < 2e-6
 
 
-def layer_and_input(**changed: object) -> tuple[Conv2d, Tensor]:
+def layer_and_input(channels: int = 48, **changed: Any) -> tuple[Conv2d, Tensor]:
     """A layer that gains by it, in float32, and a batch."""
     torch.manual_seed(0)
-    conv = Conv2d(48, 64, 5, padding=2, **changed)  # type: ignore[arg-type]
+    conv = Conv2d(channels, 64, 5, padding=2, **changed)
     conv = conv.to(memory_format=LAST)  # type: ignore[call-overload]
-    return conv, torch.randn(64, 48, 15, 15).to(memory_format=LAST)
+    return conv, torch.randn(64, channels, 15, 15).to(memory_format=LAST)
 
 
 def bias_of(conv: Conv2d) -> Tensor:
@@ -148,9 +149,7 @@ def test_large_batches_go_by_the_frequencies(monkeypatch: pytest.MonkeyPatch) ->
         {"dtype": torch.float64},
     ],
 )
-def test_other_layers_are_torchs(
-    changed: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_layers_are_torchs(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     conv, x = layer_and_input(**changed)
     assert not takes_frequencies(conv, x.to(conv.weight.dtype), monkeypatch)
 
@@ -222,16 +221,64 @@ def test_a_picture_that_is_not_a_number_spoils_no_other() -> None:
     assert torch.equal(conv(x)[rest], clean[rest])
 
 
-def test_the_same_bits_each_time() -> None:
-    conv, x = layer_and_input(groups=2)
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads an operation may use, for a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
-    def step() -> list[Tensor]:
-        y = conv(x)
-        return [y.detach(), *torch.autograd.grad(y.square().sum(), list(conv.parameters()))]
 
-    first = step()
-    spare = torch.randn(1 << 20)  # other memory the next time
-    assert all(torch.equal(a, b) for a, b in zip(first, step(), strict=True))
+def step(conv: nn.Conv2d, x: Tensor) -> list[Tensor]:
+    """Maps and the gradients by the parameters."""
+    y = conv(x)
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), list(conv.parameters()))]
+
+
+@pytest.mark.parametrize("channels", [48, 45])
+def test_the_same_bits_with_any_threads(channels: int, threads: Callable[[int], None]) -> None:
+    conv, x = layer_and_input(channels)
+    first = step(conv, x)
+    for count in (2, 3, 2, 9, 1):
+        threads(count)
+        assert all(torch.equal(a, b) for a, b in zip(first, step(conv, x), strict=True))
+
+
+def test_two_threads_of_python_at_once(threads: Callable[[int], None]) -> None:
+    threads(2)
+    conv, x = layer_and_input()
+    first = step(conv, x)
+
+    def again(_: int) -> bool:
+        torch.set_num_threads(2)
+        return all(torch.equal(a, b) for a, b in zip(first, step(conv, x), strict=True))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(again, range(6)))
+
+
+def test_more_threads_than_bands_are_torchs(
+    threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv, x = layer_and_input()
+    threads(16)
+    assert takes_frequencies(conv, x, monkeypatch)
+    threads(64)
+    assert not takes_frequencies(conv, x, monkeypatch)
+
+
+def test_large_maps_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, _ = layer_and_input()
+    x = torch.randn(32, 48, 15, 70).to(memory_format=LAST)
+    assert not takes_frequencies(conv, x, monkeypatch)
+
+
+def test_matrices_outlive_the_cache_that_they_are_in() -> None:
+    conv, x = layer_and_input()
+    first = step(conv, x)
+    plan.cache_clear()
+    spare = [torch.randn(9, 9) for _ in range(2000)]  # where they lay
+    assert all(torch.equal(a, b) for a, b in zip(first, step(conv, x), strict=True))
     del spare
 
 
@@ -240,9 +287,89 @@ def test_matrices_made_without_gradients_serve_training() -> None:
     conv, x = layer_and_input()
     with torch.inference_mode():
         conv(x)
-    conv(x).sum().backward()
-    assert conv.weight.grad is not None
-    plan.cache_clear()
+    for ours, theirs in zip(step(conv, x), direct_step(conv, x), strict=True):
+        assert off(ours, theirs.double()) < 1e-5
+
+
+def direct_step(conv: Conv2d, x: Tensor) -> list[Tensor]:
+    """The same by torch's convolution."""
+    y = nn.Conv2d.forward(conv, x)
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), list(conv.parameters()))]
+
+
+def test_parameters_of_other_shapes_and_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, x = layer_and_input()
+    conv.bias = nn.Parameter(torch.randn(128)[::2])
+    assert not takes_frequencies(conv, x, monkeypatch)
+    conv.bias = nn.Parameter(torch.zeros(1).expand(64))
+    assert not takes_frequencies(conv, x, monkeypatch)
+    conv.bias = None
+    conv.weight = nn.Parameter(torch.randn(32, 48, 3, 3))
+    assert not takes_frequencies(conv, x, monkeypatch)
+    conv.weight = nn.Parameter(torch.randn(64, 1, 5, 5).expand(64, 48, 5, 5))
+    assert takes_frequencies(conv, x, monkeypatch)
+
+
+def test_what_is_kept_may_come_back_laid_out_otherwise() -> None:
+    conv, x = layer_and_input()
+    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.contiguous, lambda kept: kept):
+        ours = step(conv, x)
+    for found, exact in zip(ours, direct_step(conv, x), strict=True):
+        assert off(found, exact.double()) < 1e-5
+
+
+def test_several_gradients_at_once() -> None:
+    conv, x = layer_and_input()
+    y = conv(x)
+    g = torch.randn(2, *y.shape)
+    (both,) = torch.autograd.grad(y, conv.weight, g, is_grads_batched=True, retain_graph=True)
+    (first,) = torch.autograd.grad(y, conv.weight, g[0])
+    assert off(both[0], first.double()) < 1e-5
+
+
+def test_transforms_of_functions_are_torchs() -> None:
+    conv, x = layer_and_input()
+    head = torch.randn(64)
+
+    def loss(head: Tensor) -> Tensor:
+        return (conv(x).mean((0, 2, 3)) * head).sum()
+
+    torch.testing.assert_close(torch.func.grad(loss)(head), conv(x).mean((0, 2, 3)))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        assert torch.autograd.forward_ad.unpack_dual(conv(dual)).tangent is not None
+
+
+def test_autocast_around_the_way_back_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, x = layer_and_input()
+    monkeypatch.setattr(module, "best_kernel", InTorch)
+    first = step(conv, x)
+    y = conv(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(y.square().sum(), list(conv.parameters()))
+    for again, before in zip(found, first[1:], strict=True):
+        assert off(again, before.double()) < 1e-5
+
+
+def test_a_parametrization_is_computed_once_a_call() -> None:
+    calls = []
+
+    class Counted(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            calls.append(1)
+            return weight
+
+    conv, x = layer_and_input()
+    nn.utils.parametrize.register_parametrization(conv, "weight", Counted())
+    calls.clear()
+    conv(x)
+    conv(x[:2])
+    assert len(calls) == 2
+
+
+def test_without_its_library_torchs_operations_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__file__", "/nowhere/torch/__init__.py")
+    assert isinstance(best_kernel.__wrapped__(), InTorch)
 
 
 def test_the_cost_is_that_of_the_matrices() -> None:

@@ -168,6 +168,15 @@ def _counts(period: int, *, real: bool) -> Tensor:
     return torch.tensor(counts, dtype=torch.float64, device="cpu")
 
 
+MOST_THREADS = 16
+"""Of the pool of ``native/pool.c``."""
+
+
+def at_work(geometry: Geometry, threads: int) -> int:
+    """How many of so many threads have a band to work on."""
+    return min(threads, geometry.periods[0] // 2 + 1, MOST_THREADS)
+
+
 def cost(
     geometry: Geometry, pictures: int, inputs: int, outputs: int, groups: int
 ) -> tuple[float, float]:

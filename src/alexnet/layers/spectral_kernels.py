@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alexnet.layers.native import native
-from alexnet.layers.spectral import Geometry, Plan, plan
+from alexnet.layers.spectral import Geometry, Plan, at_work, plan
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 Wanted = tuple[bool, bool, bool]
@@ -226,14 +226,14 @@ class Compiled:
         self, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
     ) -> Tensor:
         """Convolve ``x``."""
-        told, bands = self._told(x, weight, geometry, groups)
+        bands = _bands(geometry)
+        told = self._told(x, weight, bands, geometry, groups)
         y = _maps(x, len(weight), geometry.outputs)
         down, rows = (
             _rows(x, told, told.inputs, told.width),
             _rows(x, told, told.outputs, told.out_width),
         )
         self._call("forward", told, x, _kernels(weight, groups, "co"), bias, y, down, rows)
-        del bands
         return y
 
     def backward(
@@ -246,7 +246,8 @@ class Compiled:
         wanted: Wanted,
     ) -> Gradients:
         """The gradients that are wanted."""
-        told, bands = self._told(x, weight, geometry, groups)
+        bands = _bands(geometry)
+        told = self._told(x, weight, bands, geometry, groups)
         dx = rows = parts = down_x = db = None
         if wanted[0]:
             dx, rows = (
@@ -261,21 +262,19 @@ class Compiled:
         down_g = _rows(x, told, told.outputs, told.out_width)
         kernels = _kernels(weight, groups, "oc")
         self._call("backward", told, x, kernels, g, dx, parts, db, down_x, down_g, rows)
-        del bands
         return dx, None if parts is None else parts.sum(0).permute(2, 3, 0, 1), db
 
     def _told(
-        self, x: Tensor, weight: Tensor, geometry: Geometry, groups: int
-    ) -> tuple[_Told, object]:
-        """What the library is told, and what must be kept while it is."""
-        matrices, bands = plan(geometry), _bands(geometry)
-        told = _Told(
+        self, x: Tensor, weight: Tensor, bands: _Bands, geometry: Geometry, groups: int
+    ) -> _Told:
+        """What the library is told; ``bands`` must be kept while it is."""
+        matrices = bands.matrices
+        return _Told(
             len(x), groups, x.shape[1], len(weight), *geometry.inputs, *geometry.outputs,
             geometry.kernel[0] * geometry.kernel[1], len(matrices.bands), bands.most,
             matrices.down_x.data_ptr(), matrices.down_g.data_ptr(), *bands.places,
-            self.products, self.threads_of_one, min(torch.get_num_threads(), len(matrices.bands)),
+            self.products, self.threads_of_one, at_work(geometry, torch.get_num_threads()),
         )  # fmt: skip
-        return told, bands
 
     def _call(self, name: str, told: _Told, *tensors: Tensor | None) -> None:
         room = self.library.spectral_room(ctypes.byref(told)) * told.threads
@@ -286,9 +285,10 @@ class Compiled:
 
 
 class _Bands:
-    """A plan's bands as the library reads them."""
+    """A plan's bands as the library reads them; ``matrices`` is what its addresses are of."""
 
     def __init__(self, matrices: Plan) -> None:
+        self.matrices = matrices
         sizes = [len(band.w) for band in matrices.bands]
         order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
         count, self.most = len(sizes), max(sizes)
@@ -332,7 +332,7 @@ def best_kernel() -> Kernel:
 
 def _torchs_products() -> tuple[int, int]:
     """Addresses of MKL's batched product and of what sets its threads, as torch brings them."""
-    torchs = ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.so"))))
+    torchs = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     functions = torchs.cblas_sgemm_batch, torchs.MKL_Set_Num_Threads_Local
     products, threads = (ctypes.cast(function, ctypes.c_void_p).value for function in functions)
     if products is None or threads is None:

@@ -3,8 +3,8 @@
  * Every step is a matrix product, done by the library that torch brings, on one thread each. A band,
  * one frequency of the vertical transform, is an item that a thread takes: its factors, their
  * products and what becomes of them stay with that thread, and threads that other programs hold up
- * hold up no others. What is summed over bands is kept apart and summed in their order, so that the
- * result does not depend on the number of threads.
+ * hold up no others. What is summed over bands is kept apart, so that the result does not depend on
+ * which thread took what.
  *
  * Maps are [pictures, height, width, channels]. After the vertical transform they are [pictures,
  * frequencies, 2, width, channels], real and imaginary parts.
@@ -49,6 +49,17 @@ typedef struct {
   int64_t apart, places_apart;
 } Told;
 
+/* So many numbers, up to whole lines of the cache: what a product's last bits are may depend on where
+ * its matrices begin. */
+static int64_t lines(int64_t numbers) { return (numbers + 15) / 16 * 16; }
+static int64_t room_in(const Spectral *s) { return lines(s->most * s->pictures * s->inputs); }
+static int64_t room_out(const Spectral *s) { return lines(s->most * s->pictures * s->outputs); }
+
+/* How many numbers one thread needs. */
+int64_t spectral_room(const Spectral *s) {
+  return room_in(s) + room_out(s) + lines(s->most * (s->inputs / s->groups) * s->outputs);
+}
+
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* `count` products [m, k] [k, n]. */
@@ -72,14 +83,14 @@ static void multiply(const Told *t, int who, int64_t count, int64_t m, int64_t n
 /* The vertical transform of one picture, and back. */
 static void down(const Told *t, int who, const float *matrix, int64_t height, int64_t line,
                  const float *maps, float *rows) {
-  const int64_t lines = 2 * t->s->frequencies;
-  multiply(t, who, 1, lines, line, height, (Matrix){matrix, height, 0, 0}, (Matrix){maps, line, 0, 0},
+  const int64_t both = 2 * t->s->frequencies;
+  multiply(t, who, 1, both, line, height, (Matrix){matrix, height, 0, 0}, (Matrix){maps, line, 0, 0},
            rows, line, 0);
 }
 static void up(const Told *t, int who, const float *matrix, int64_t height, int64_t line,
                const float *rows, float *maps) {
-  const int64_t lines = 2 * t->s->frequencies;
-  multiply(t, who, 1, height, line, lines, (Matrix){matrix, height, 0, 1}, (Matrix){rows, line, 0, 0},
+  const int64_t both = 2 * t->s->frequencies;
+  multiply(t, who, 1, height, line, both, (Matrix){matrix, height, 0, 1}, (Matrix){rows, line, 0, 0},
            maps, line, 0);
 }
 
@@ -132,8 +143,8 @@ static void forward_band(void *told, int64_t item, int who) {
   const Told *t = told;
   const Spectral *s = t->s;
   const int64_t band = s->order[item], m = s->factors[band];
-  float *factors = t->room + who * t->apart, *products = factors + s->most * s->pictures * s->inputs;
-  float *kernels = products + s->most * s->pictures * s->outputs;
+  float *factors = t->room + who * t->apart, *products = factors + room_in(s);
+  float *kernels = products + room_out(s);
   across(t, who, s->across_x[band], m, s->width, s->inputs, band, t->down_x, factors);
   spread(t, who, band, kernels);
   mix(t, who, m, s->inputs, s->outputs, factors, kernels, products);
@@ -166,8 +177,8 @@ static void backward_band(void *told, int64_t item, int who) {
   const Spectral *s = t->s;
   const int64_t band = s->order[item], m = s->factors[band], pictures = s->pictures;
   const int64_t in = s->inputs / s->groups, out = s->outputs / s->groups, weights = in * s->outputs;
-  float *factors = t->room + who * t->apart, *others = factors + s->most * pictures * s->outputs;
-  float *kernels = others + s->most * pictures * s->inputs;
+  float *factors = t->room + who * t->apart, *others = factors + room_out(s);
+  float *kernels = others + room_in(s);
   across(t, who, s->across_g[band], m, s->out_width, s->outputs, band, t->down_g, factors);
   if (!band && t->db)
     for (int64_t picture = 0; picture < pictures; picture++)
@@ -213,11 +224,6 @@ static void alone(void *both, int64_t item, int who) {
 
 static void share(Work work, Told *t, int64_t items) {
   share_work(alone, &(Alone){work, t}, items, t->s->threads);
-}
-
-/* How many numbers one thread needs. */
-int64_t spectral_room(const Spectral *s) {
-  return s->most * (s->pictures * (s->inputs + s->outputs) + s->inputs / s->groups * s->outputs);
 }
 
 static int have_places(Told *t) {
