@@ -35,6 +35,7 @@ from alexnet import runtime
 from alexnet.training import sums
 
 BATCH, BATCHES, ROUNDS = 64, 8, 5
+TESTED = 5  # pictures that are held out, so that an epoch has whole batches, as bare steps have
 TURN = 1.0  # seconds
 TURNS = {"bare": "bare steps", "epochs": "alexnet", "kept": "alexnet in memory"}
 IN_MEMORY = Path("/dev/shm")
@@ -74,12 +75,14 @@ def ours(folder: Path, model: str, recipe: str, epochs: int = 2, kept: float = 0
         "training.batch_size": BATCH,
         "training.schedule": "cosine",
         "data.val_fraction": 0.0,
-        "data.test_fraction": 0.01,
+        "data.test_fraction": TESTED / (BATCH * BATCHES + TESTED),
         "data.memory_gb": kept,
     }
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as temporary:
         alexnet.train(folder, model, recipe, out=Path(temporary) / "run", settings=settings)
         lines = (Path(temporary) / "run" / "metrics.jsonl").read_text().splitlines()
+        made = json.loads((Path(temporary) / "run" / "config.json").read_text())
+        assert made["data"]["train"] == BATCH * BATCHES
     return [1 / float(json.loads(line)["images_per_second"]) for line in lines[1:]]
 
 
@@ -197,7 +200,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "pictures"
-        draw(folder, BATCH * BATCHES + 8)
+        draw(folder, BATCH * BATCHES + TESTED)
         sides = {side: Side([sys.executable, __file__, side, str(folder)]) for side in SIDES}
         result = summary({**in_turns(folder), **alternate(sides, ROUNDS)})
     _record.write(__file__, ("torch", "torchvision", "pillow"), result)

@@ -19,6 +19,7 @@ def in_reach(x: torch.Tensor, device: str = "cpu") -> bool:
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
         and torch.autograd.forward_ad._current_level < 0
         and not torch.utils._python_dispatch._get_current_dispatch_mode_stack()
     )
