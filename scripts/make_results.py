@@ -281,18 +281,31 @@ def when(machine: str, script: str) -> str:
 
 
 def profile() -> str:
-    """The step by kind of work, and its layers alone."""
-    found = read(MAIN, "step")
+    """The step by kind of work, and its layers alone, on two kinds of processors."""
+    return "\n\n".join(
+        f"{MACHINES[machine]}, {precision}:\n\n{_profile(machine)}"
+        for machine, precision in ((MAIN, "bf16"), (OTHER, "fp32"))
+    )
+
+
+def _profile(machine: str) -> str:
+    """Those of one; a convolution of the package's own in place of torch's where there is one."""
+    found = read(machine, "step")
     parts, seconds = found["profile_milliseconds"], found["seconds"]
     whole = sum(parts.values())
     lines = ["| kind | ms | share |", "|---|---:|---:|"]
     lines += [f"| {kind} | {took:.0f} | {took / whole:.1%} |" for kind, took in parts.items()]
-    lines += ["", "| layer, forward and backward, alone | ms |", "|---|---:|"]
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-    lines += [f"| {name} | {1e3 * seconds[name]['median']:.0f} |" for name in layers]
-    total = sum(1e3 * seconds[name]["median"] for name in layers)
-    lines += [f"| together | {total:.0f} |"]
-    lines += [f"| the step | {1e3 * seconds['alexnet']['median']:.0f} |"]
+    torchs = {name: 1e3 * seconds[name]["median"] for name in layers}
+    own = {
+        name: 1e3 * seconds.get(f"{name}, the package's", seconds[name])["median"]
+        for name in layers
+    }
+    lines += ["", "| layer, forward and backward, alone | torch's, ms | the package's, ms |"]
+    lines += ["|---|---:|---:|"]
+    lines += [f"| {name} | {torchs[name]:.0f} | {own[name]:.0f} |" for name in layers]
+    lines += [f"| together | {sum(torchs.values()):.0f} | {sum(own.values()):.0f} |"]
+    lines += [f"| the step | | {1e3 * seconds['alexnet']['median']:.0f} |"]
     return "\n".join(lines)
 
 
