@@ -379,6 +379,75 @@ def test_the_loss_is_taken_in_float32() -> None:
     assert loss(logits, torch.tensor([0, 1, 2])).dtype == torch.float32
 
 
+def paper_step(weights: Array, v: Array, rate: float, gradient: Array | None) -> None:
+    """The paper's rule in place, without decay; without a gradient nothing moves."""
+    if gradient is not None:
+        v[...] = 0.9 * v - rate * gradient
+        weights += v
+
+
+@pytest.mark.parametrize("way", ["gradients", "closure", "scaler"])
+def test_what_does_not_move_when_the_rate_changes_goes_on_from_where_it_was(way: str) -> None:
+    random = np.random.default_rng(0)
+    parameters = {name: nn.Parameter(torch.zeros(40)) for name in "ab"}
+    config = TrainingConfig(optimizer="paper", momentum=0.9, weight_decay=0.0)
+    built: Any = build_optimizer(parameters, config)
+    if way == "scaler":
+        built.grad_scale, built.found_inf = torch.tensor(1.0), torch.tensor(0.0)
+    w = {name: np.zeros(40) for name in "ab"}
+    v = {name: np.zeros(40) for name in "ab"}
+    for number, rate in enumerate([0.1, 0.1, 0.01, 0.01, 0.05, 0.001, 0.001]):
+        gradients = {name: random.normal(size=40) for name in "ab"}
+        if number in (2, 5):
+            del gradients["b"]
+
+        def closure(gradients: dict[str, Array] = gradients) -> float:
+            for name, parameter in parameters.items():
+                found = gradients.get(name)
+                parameter.grad = None if found is None else torch.from_numpy(found).float()
+            return 0.0
+
+        set_rates(built, rate, 0, config)
+        if way == "closure":
+            for parameter in parameters.values():
+                parameter.grad = None
+            built.step(closure)
+        else:
+            closure()
+            built.step()
+        assert built.param_groups[0]["momentum"] == 0.9
+        for name in "ab":
+            paper_step(w[name], v[name], rate, gradients.get(name))
+            found = parameters[name].detach().numpy()
+            np.testing.assert_allclose(found, w[name], atol=1e-5, err_msg=f"{number} {name}")
+
+
+def test_a_step_that_fp16_leaves_out_as_the_rate_changes_loses_no_momentum() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    config = TrainingConfig(optimizer="paper", momentum=0.9, weight_decay=0.0)
+    built: Any = build_optimizer({"a": weight}, config)
+    built.grad_scale, built.found_inf = torch.tensor(1.0), torch.tensor(0.0)
+    for rate, gradient, left_out in ((0.1, 1.0, 0.0), (0.01, 1.0, 1.0), (0.01, 0.0, 0.0)):
+        set_rates(built, rate, 0, config)
+        weight.grad, built.found_inf = torch.tensor([gradient]), torch.tensor(left_out)
+        built.step()
+    assert weight.item() == pytest.approx(-0.1 - 0.09)
+
+
+def test_nesterov_goes_on_at_the_old_pace_as_well() -> None:
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    config = TrainingConfig(optimizer="paper", momentum=0.9, weight_decay=0.0, nesterov=True)
+    built = build_optimizer({"a": weight}, config)
+    w, v = 0.0, 0.0
+    for rate in (0.1, 0.1, 0.01, 0.02):
+        set_rates(built, rate, 0, config)
+        weight.grad = torch.ones_like(weight)
+        built.step()
+        v = 0.9 * v - rate
+        w += 0.9 * v - rate
+        assert weight.item() == pytest.approx(w)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "paper"])
 def test_a_first_step_that_fp16_leaves_out_leaves_nothing_behind(optimizer: Any) -> None:
     network = nn.Linear(300, 300)

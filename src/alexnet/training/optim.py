@@ -22,22 +22,38 @@ class PaperSGD(torch.optim.SGD):
 
     PyTorch's keeps ``b = 0.9 b + gradient + 0.0005 w`` and moves by ``-lr b``. With ``v = -lr b``
     the two are one while the rate stays; when it falls, the paper's v goes on at the old rate, so
-    that b must grow by the old rate over the new one. That is all that is done here, and the fused
-    kernel does the rest.
+    that b must grow by the old rate over the new one. For the step in which it does, momentum does
+    that in passing; the fused kernel does the rest.
     """
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Move the weights once."""
+        momenta = [group["momentum"] for group in self.param_groups]
         for group in self.param_groups:
             before, rate = group.get("moved_at", group["lr"]), group["lr"]
             if before != rate and rate:
-                for parameter in group["params"]:
-                    buffer = self.state[parameter].get("momentum_buffer")
-                    if buffer is not None:
-                        buffer.mul_(before / rate)
+                self._go_on(group, before / rate, in_passing=closure is None)
             if rate:
                 group["moved_at"] = rate
-        return super().step(closure)
+        try:
+            return super().step(closure)
+        finally:
+            for group, momentum in zip(self.param_groups, momenta, strict=True):
+                group["momentum"] = momentum
+
+    def _go_on(self, group: dict[str, Any], factor: float, *, in_passing: bool) -> None:
+        """Let momentum be ``factor`` times as much, by its coefficient in this step if it can be.
+
+        It cannot where the coefficient is used twice (Nesterov) or a scaler may leave the step out,
+        nor for parameters that do not move in it.
+        """
+        in_passing &= not group["nesterov"] and getattr(self, "found_inf", None) is None
+        for parameter in group["params"]:
+            buffer = self.state[parameter].get("momentum_buffer")
+            if buffer is not None and not (in_passing and parameter.grad is not None):
+                buffer.mul_(factor)
+        if in_passing:
+            group["momentum"] *= factor
 
 
 def build_optimizer(
