@@ -14,13 +14,20 @@ import time
 from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 
+Reading = tuple[float, float]
+"""The clock of a process's own turns and, at the same moment, the one that all processes share."""
 
-def take_turns(timed: ModuleType) -> None:
+
+def take_turns(timed: ModuleType) -> list[Reading]:
     """Give a module that reads ``time.perf_counter`` a clock of this process's own turns.
 
     The process stops at the clock's first reading, until its first turn.
+
+    Returns:
+        What is read from then on, as it is read.
     """
     real, away, begun = time.perf_counter, 0.0, False
+    readings: list[Reading] = []
 
     def stand(*_: object) -> None:
         nonlocal away
@@ -33,14 +40,22 @@ def take_turns(timed: ModuleType) -> None:
         if not begun:
             begun = True
             stand()
-        return real() - away
+        now = real()
+        readings.append((now - away, now))
+        return now - away
 
     signal.signal(signal.SIGTSTP, stand)
     setattr(timed, "time", SimpleNamespace(perf_counter=clock))  # noqa: B010
+    return readings
 
 
-def give_turns(commands: Sequence[Sequence[str]], seconds: float) -> list[str]:
+def give_turns(commands: Sequence[Sequence[str]], seconds: float, endless: int = 0) -> list[str]:
     """What processes that :func:`take_turns` print, each having run so many seconds at a time.
+
+    Args:
+        commands: what to start.
+        seconds: how long a turn is.
+        endless: so many of the first go on until the others have ended, and are interrupted then.
 
     Raises:
         SystemExit: one of them failed.
@@ -48,8 +63,11 @@ def give_turns(commands: Sequence[Sequence[str]], seconds: float) -> list[str]:
     children = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
     try:
         running = [child for child in children if _stopped(child)]
-        while running:
+        while any(child in running for child in children[endless:]):
             running = [child for child in running if _runs_on(child, seconds)]
+        for child in running:
+            os.kill(child.pid, signal.SIGINT)
+            os.kill(child.pid, signal.SIGCONT)
         return [child.communicate()[0] for child in children]
     finally:
         for child in children:

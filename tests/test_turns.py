@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,20 @@ take_turns(timed)
 began, own = wall(), timed.time.perf_counter()
 while timed.time.perf_counter() - own < 0.6:
     pass
-print(began, wall())
+print([began, wall()])
+"""
+ENDLESS = f"""
+import json, sys, time, types
+sys.path.insert(0, {str(BENCHMARKS)!r})
+from _turns import take_turns
+timed = types.ModuleType("timed")
+readings = take_turns(timed)
+try:
+    while True:
+        timed.time.perf_counter()
+        time.sleep(0.002)
+except KeyboardInterrupt:
+    print(json.dumps(readings))
 """
 
 
@@ -32,7 +46,7 @@ def test_all_run_in_the_same_time_and_clocks_stand_still_between_turns(tmp_path:
     script.write_text(WORK)
     began = time.perf_counter()
     said = give_turns([[sys.executable, str(script)]] * 3, 0.05)
-    spans = [[float(word) for word in line.split()] for line in said]
+    spans = [json.loads(line) for line in said]
     # Three times 0.6 s of their own clocks, one at a time; begun and ended together.
     assert time.perf_counter() - began > 1.8
     for first, last in spans:
@@ -45,3 +59,17 @@ def test_one_that_fails_ends_it(tmp_path: Path) -> None:
     script.write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match=r"fails\.py"):
         give_turns([[sys.executable, str(script)]], 0.05)
+
+
+def test_an_endless_one_has_turns_until_the_others_have_ended(tmp_path: Path) -> None:
+    script, endless = tmp_path / "work.py", tmp_path / "endless.py"
+    script.write_text(WORK)
+    endless.write_text(ENDLESS)
+    commands = [[sys.executable, str(path)] for path in (endless, script)]
+    steps, (first, last) = (json.loads(said) for said in give_turns(commands, 0.05, endless=1))
+    own = [reading for reading, _ in steps]
+    shared = [reading for _, reading in steps]
+    # Half of the time that passed was its own, from the other's first turn to its last.
+    assert 0.4 < own[-1] - own[0] < 1.0
+    assert shared[-1] - shared[0] == pytest.approx(last - first, abs=0.3)
+    assert last - first > 1.1
