@@ -112,8 +112,8 @@ def pipeline(machine: str) -> Iterator[Row]:
     if kept not in found:
         best += " and fp32, memory and workers kept"
     for name, about in (
-        ("alexnet over bare steps", "`alexnet` from JPEGs, over bare steps"),
-        ("alexnet in memory over bare steps", "the same, pictures kept in memory"),
+        ("alexnet over bare steps", "`alexnet` from JPEGs decoded anew, over bare steps"),
+        ("alexnet in memory over bare steps", "kept in memory, as by default up to 4 GB"),
         ("owt over torchvision", "`alexnet_owt` from JPEGs, over torchvision's reference, fp32"),
         ("owt over its best", best),
         (kept, "and with an allocator that keeps freed memory"),

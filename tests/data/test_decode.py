@@ -211,6 +211,21 @@ def test_nonsense_orientation_is_ignored(value):
     assert decode(saved(PIL.Image.fromarray(smooth()), "JPEG", exif=exif)).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"\xff\xe2\x00\x08\xff\xda\xff\xd9\xff\xe1",  # a segment with markers in it
+        b"\xff\xe1\x00\x0ahttp:\0\0\0",  # another of the same kind
+        b"\xff\xff\xff\xfe\x00\x03!",  # filled up
+    ],
+)
+def test_orientation_is_found_behind_other_segments(before):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    whole = saved(PIL.Image.fromarray(smooth()), "JPEG", exif=exif)
+    assert decode(whole[:2] + before + whole[2:]).shape == (64, 48, 3)
+
+
 def test_broken_exif_does_not_cost_the_picture():
     exif = PIL.Image.Exif()
     exif[0x0112] = 6

@@ -27,7 +27,6 @@ from alexnet.data import (
 )
 from alexnet.data.loader import workers_beside
 from alexnet.data.pictures import Pictures
-from alexnet.data.threads import in_threads
 from alexnet.errors import FailedError
 from alexnet.spec import InputSpec, lenet_spec
 
@@ -136,33 +135,6 @@ def test_a_signal_to_all_processes_leaves_the_reading_ones_to_their_parent(pictu
     time.sleep(0.2)
     assert len(list(batches)) == 22
     assert not multiprocessing.active_children()
-
-
-def test_threads_keep_the_order_and_do_not_run_ahead():
-    taken = []
-
-    def items():
-        for number in range(1000):
-            taken.append(number)
-            yield number
-
-    def work(number: int) -> int:
-        time.sleep(0.001 * (number % 3))
-        return number
-
-    results = in_threads(work, items(), threads=3, ahead=10)
-    assert [next(results) for _ in range(20)] == list(range(20))
-    assert len(taken) <= 31
-    results.close()
-    assert list(in_threads(work, [])) == []
-
-
-def test_an_error_in_a_thread_arrives():
-    def work(number: int) -> float:
-        return 1 / (number - 3)
-
-    with pytest.raises(ZeroDivisionError):
-        list(in_threads(work, range(100), threads=2))
 
 
 @pytest.mark.parametrize(

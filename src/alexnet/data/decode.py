@@ -48,6 +48,8 @@ _SIGNATURES = {
 }
 _ADOBE = b"\xff\xee\x00\x0eAdobe"  # the marker of Adobe's programs, which invert CMYK
 _FEW = 16  # bytes
+_EXIF, _APP1 = b"Exif\0\0", b"\xe1"
+_LAST = (b"\xda", b"\xd9")  # the scan begins, the picture ends
 _HEIC = frozenset({b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1"})
 
 
@@ -152,10 +154,26 @@ def _from_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    if b"Exif\0\0" not in data[: 1 << 18]:  # for small pictures opening costs as much as decoding
+    if not _has_exif(data):  # for small pictures opening costs as much as decoding
         return 1
     with quiet_pillow(), PIL.Image.open(io.BytesIO(data), formats=formats()) as image:
         return orientation(image)
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a segment before the scan is EXIF's (JPEG, ITU T.81, section B.1.1)."""
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker = data[place + 1 : place + 2]
+        if marker == _APP1 and data.startswith(_EXIF, place + 4):
+            return True
+        if marker in _LAST:
+            return False
+        if marker == b"\xff":  # fills up
+            place += 1
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return False
 
 
 def _check_png(data: bytes) -> None:
