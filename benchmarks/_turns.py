@@ -45,6 +45,7 @@ def take_turns(timed: ModuleType) -> list[Reading]:
         return now - away
 
     signal.signal(signal.SIGTSTP, stand)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     setattr(timed, "time", SimpleNamespace(perf_counter=clock))  # noqa: B010
     return readings
 

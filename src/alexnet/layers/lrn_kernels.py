@@ -9,10 +9,9 @@ computed again, which costs less than to read them. :class:`Compiled` is C (``na
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,9 +21,9 @@ from torch import Tensor
 from alexnet.layers.native import native
 from alexnet.layers.reach import in_reach, triton_runs
 
-PIECE = 3 << 16
-"""Numbers that :class:`InPieces` works on at a time, 0.75 MB of float32. Smaller pieces would stay
-in a faster cache, but start more operations than that is worth."""
+PIECE = 3 << 15
+"""Numbers that :class:`InPieces` works on at a time, six lines of 0.4 MB in float32. Smaller pieces
+would stay in a faster cache, but start more operations than that is worth."""
 
 
 @dataclass(frozen=True)
@@ -104,29 +103,33 @@ class InPieces:
         """Write the normalized ``x`` into ``y``."""
         for work, source, target in _work(shape, window, x, y):
             work.take(source)
-            target.copy_(work.wide.div_(work.power))
+            torch.div(work.wide.line, work.power.line, out=work.power.line)
+            target.copy_(work.power.inner)
 
     def backward(self, x: Tensor, g: Tensor, dx: Tensor, shape: Shape, window: Window) -> None:
         """Write the gradient by ``x`` into ``dx``."""
+        factor = -2 * window.factor * window.beta
         for work, source, gradient, target in _work(shape, window, x, g, dx):
-            work.take(source)
-            direct = work.spare.copy_(gradient).div_(work.power)
+            work.take(source, apart=True)
+            work.gradient.inner.copy_(gradient)
+            wide, power = work.wide.line, work.power.line
+            direct = work.gradient.line.div_(power)
             # Multiplied first: a number so small that its sum is zero nearly stays finite.
-            ratios = torch.mul(direct, work.wide, out=work.power)
-            torch.div(ratios, work.sums, out=work.ratios.inner)
+            products = torch.mul(direct, wide, out=power)
+            ratios = torch.div(products, work.sums.total.line, out=work.squares.line)
             if not window.k:  # where a whole window is zero
-                work.ratios.inner.masked_fill_(work.wide == 0, 0)
-            work.ratios.add_up(work.sums)
-            direct.addcmul_(work.sums, work.wide, value=-2 * window.factor * window.beta)
+                ratios.masked_fill_(wide == 0, 0)
+            around = work.mirrored.add_up()
+            total = torch.addcmul(direct, around, wide, value=factor, out=power)
             if window.rectify:
-                direct.masked_fill_(work.wide <= 0, 0)
-            target.copy_(direct)
+                total.masked_fill_(wide <= 0, 0)
+            target.copy_(work.power.inner)
 
 
 def _work(shape: Shape, window: Window, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
     """Pieces of the tensors, views ``[blocks, channels, places]``, each with the memory for it."""
     blocks = min(shape.blocks, max(1, PIECE // (shape.channels * shape.places)))
-    whole = work = _Workspace(blocks, shape, window)
+    work = _Workspace(blocks, shape, window)
     views = (
         tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
         .view(shape.blocks, shape.channels, shape.places)
@@ -135,106 +138,124 @@ def _work(shape: Shape, window: Window, *tensors: Tensor) -> Iterator[tuple[Any,
     )
     for pieces in zip(*views, strict=True):
         if len(pieces[0]) != blocks:
-            work = whole.first(len(pieces[0]))
+            work = _Workspace(len(pieces[0]), shape, window)
         yield work, *pieces
 
 
-class _Workspace:
-    """Memory for the work on one piece, used again for the next.
+class _Line:
+    """Blocks one after another, with as many channels of nothing around each as a window reaches.
+
+    So a channel's neighbors are a step away wherever it is, and an operation on all of it goes
+    along one line.
 
     Attributes:
-        wide: the input in float32.
-        sums: ``k + factor * sum``.
+        line: all of it, ``[(gap + blocks * (channels + gap)) * places]``.
+        inner: the blocks, ``[blocks, channels, places]``.
+        gaps: the nothing, ``[blocks + 1, gap * places]``.
+    """
+
+    def __init__(self, blocks: int, shape: Shape, gap: int, value: float) -> None:
+        size, step = gap * shape.places, (shape.channels + gap) * shape.places
+        length = size + blocks * step
+        self.line = torch.full((length,), value, dtype=torch.float32, device="cpu")
+        whole = self.line[size:].view(blocks, shape.channels + gap, shape.places)
+        self.inner = whole[:, : shape.channels]
+        self.gaps = self.line.as_strided((blocks + 1, size), (step, 1))
+
+
+class _Workspace:
+    """Memory for the work on one piece, used again for the next; all views are made once.
+
+    Attributes:
+        wide: the input in float32; nothing is zero.
+        gradient: for the gradient, the same way.
+        squares: ``factor`` times the input's squares, each with its share of ``k``, as nothing has:
+            the sum over a window is all of it. Then for what comes between.
         power: ``sums ^ beta``.
-        spare: for what comes between.
-        squares: ``factor`` times the input's squares, each with its share of ``k``, as the
-            channels around them have: the sum over a window is all of it.
-        ratios: gradient times input over the sum, padded for the opposite windows.
+        sums: of ``squares``, over windows.
+        mirrored: the same over the opposite windows.
     """
 
     def __init__(self, blocks: int, shape: Shape, window: Window) -> None:
-        self.window = window
-        size = (blocks, shape.channels, shape.places)
-        self.wide, self.sums, self.power, self.spare = (_empty(*size) for _ in range(4))
-        share = window.k / (window.below + window.above + 1)
-        self.share = torch.tensor(share, dtype=torch.float32, device="cpu")
-        self.squares = _Padded(size, window.below, window.above, self.share.item())
-        self.ratios = _Padded(size, window.above, window.below, 0.0)
+        self.window, (below, above) = window, (window.below, window.above)
+        gap, width = max(below, above), below + above + 1
+        self.share = torch.tensor(window.k / width, dtype=torch.float32, device="cpu")
+        self.wide, self.gradient = (_Line(blocks, shape, gap, 0.0) for _ in range(2))
+        self.squares, self.power, *others = (
+            _Line(blocks, shape, gap, 1.0) for _ in range(2 + width.bit_length())
+        )
+        self.sums = _Sums(self.squares, others, below, above, shape.places)
+        self.mirrored = _Sums(self.squares, others, above, below, shape.places)
 
-    def first(self, blocks: int) -> _Workspace:
-        """The memory of so many blocks of it."""
-        part = copy.copy(self)
-        for name in ("wide", "sums", "power", "spare"):
-            setattr(part, name, getattr(self, name)[:blocks])
-        part.squares, part.ratios = self.squares.first(blocks), self.ratios.first(blocks)
-        return part
+    def take(self, source: Tensor, *, apart: bool = False) -> None:
+        """Set ``wide``, ``sums`` and ``power`` from a piece of the input.
 
-    def take(self, source: Tensor) -> None:
-        """Set ``wide``, ``sums`` and ``power`` from a piece of the input."""
-        self.wide.copy_(source)
+        With ``apart`` the gaps of those hold numbers, whatever is beside them: a gradient that is
+        zero there stays so when it is divided.
+        """
+        self.wide.inner.copy_(source)
+        wide, squares, power = self.wide.line, self.squares.line, self.power.line
         if self.window.rectify:
-            self.wide.clamp_min_(0)
-        factor = self.window.factor
-        torch.addcmul(self.share, self.wide, self.wide, value=factor, out=self.squares.inner)
-        self.squares.add_up(self.sums)
+            wide.clamp_min_(0)
+        torch.addcmul(self.share, wide, wide, value=self.window.factor, out=squares)
+        sums = self.sums.add_up()
+        if apart:
+            self.sums.total.gaps.fill_(1.0)
         if self.window.beta != 0.75:
-            torch.pow(self.sums, self.window.beta, out=self.power)
+            torch.pow(sums, self.window.beta, out=power)
             return
         # The power 1/2 is a square root; torch.sqrt goes through MKL, slow on some processors.
-        root = torch.pow(self.sums, 0.5, out=self.power)
-        root.mul_(torch.pow(root, 0.5, out=self.spare))
+        root = torch.pow(sums, 0.5, out=power)
+        root.mul_(torch.pow(root, 0.5, out=squares))
 
 
-class _Padded:
-    """Channels with the same number below and above, and memory for their sums over windows."""
+class _Sums:
+    """Sums over windows, by sums of two, of four and so on.
 
-    def __init__(self, size: tuple[int, int, int], below: int, above: int, around: float) -> None:
-        blocks, self.channels, places = size
-        self.below, self.window = below, below + above + 1
-        self.memory = _empty(blocks, self.channels + self.window - 1, places)
-        self.memory[:, :below] = around
-        self.memory[:, below + self.channels :] = around
-        doublings = range(self.window.bit_length() - 1)
-        self.doubled = [torch.empty_like(self.memory) for _ in doublings]
+    A window of 5 is a channel and a sum of 4 beside it: three additions in place of four.
 
-    @property
-    def inner(self) -> Tensor:
-        """What is not around them."""
-        return self.memory[:, self.below : self.below + self.channels]
+    Args:
+        terms: what is added up.
+        memory: for those sums, and one more.
+        below: channels of a window before its own.
+        above: channels behind.
+        places: numbers a channel.
 
-    def first(self, blocks: int) -> _Padded:
-        """The memory of so many blocks of it."""
-        part = copy.copy(self)
-        part.memory = self.memory[:blocks]
-        part.doubled = [memory[:blocks] for memory in self.doubled]
-        return part
+    Attributes:
+        total: the sums; in its gaps anything.
+    """
 
-    def add_up(self, out: Tensor) -> None:
-        """Write the sums over the windows into ``out``, by sums of two, of four and so on.
-
-        A window of 5 is a channel and a sum of 4 beside it: three additions in place of four.
-        """
-        parts, sums, done = [], self.memory, 0
-        for power in range(self.window.bit_length()):
+    def __init__(
+        self, terms: _Line, memory: Sequence[_Line], below: int, above: int, places: int
+    ) -> None:
+        width, length = below + above + 1, len(terms.line)
+        middle = slice(below * places, length - above * places)
+        self.steps: list[Callable[[], Tensor]] = []
+        parts, done, sums = [], 0, terms
+        for power in range(width.bit_length()):
             reach = 1 << power
             if power:
-                half = reach >> 1
-                target = self.doubled[power - 1][:, : sums.shape[1] - half]
-                sums = torch.add(sums[:, :-half], sums[:, half:], out=target)
-            if self.window & reach:
-                parts.append(sums[:, done : done + self.channels])
+                end, step = max(0, length - (reach - 1) * places), (reach >> 1) * places
+                pair, sums = (sums.line[:end], sums.line[step : step + end]), memory[power - 1]
+                self.steps.append(functools.partial(torch.add, *pair, out=sums.line[:end]))
+            if width & reach:
+                shift = (done - below) * places
+                parts.append((sums, sums.line[middle.start + shift : middle.stop + shift]))
                 done += reach
+        self.total = next(one for one in memory if all(one is not part for part, _ in parts))
+        target = self.total.line[middle]
+        _, first = parts[0]
         if len(parts) == 1:
-            out.copy_(parts[0])
-            return
-        torch.add(parts[0], parts[1], out=out)
-        for part in parts[2:]:
-            out.add_(part)
+            self.steps.append(functools.partial(target.copy_, first))
+        for _, part in parts[1:]:
+            self.steps.append(functools.partial(torch.add, first, part, out=target))
+            first = target
 
-
-def _empty(*size: int) -> Tensor:
-    """Memory in float32, whatever is the default where the network is."""
-    return torch.empty(size, dtype=torch.float32, device="cpu")
+    def add_up(self) -> Tensor:
+        """Compute them, one line."""
+        for step in self.steps:
+            step()
+        return self.total.line
 
 
 class ShapesOnly:
