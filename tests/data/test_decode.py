@@ -217,6 +217,8 @@ def test_nonsense_orientation_is_ignored(value):
         b"\xff\xe2\x00\x08\xff\xda\xff\xd9\xff\xe1",  # a segment with markers in it
         b"\xff\xe1\x00\x0ahttp:\0\0\0",  # another of the same kind
         b"\xff\xff\xff\xfe\x00\x03!",  # filled up
+        b"\xff\xd0",  # a marker without a segment
+        b"\xff\xfe\x00\x00",  # a length that leaves out its own two bytes
     ],
 )
 def test_orientation_is_found_behind_other_segments(before):

@@ -50,6 +50,7 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe"  # the marker of Adobe's programs, which inver
 _FEW = 16  # bytes
 _EXIF, _APP1 = b"Exif\0\0", b"\xe1"
 _LAST = (b"\xda", b"\xd9")  # the scan begins, the picture ends
+_ALONE = (b"\x01", *(bytes([number]) for number in range(0xD0, 0xD8)))  # without a length
 _HEIC = frozenset({b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1"})
 
 
@@ -171,8 +172,10 @@ def _has_exif(data: bytes) -> bool:
             return False
         if marker == b"\xff":  # fills up
             place += 1
-        else:
-            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        elif marker in _ALONE:
+            place += 2
+        else:  # libjpeg takes a length that leaves its own bytes out for an empty segment
+            place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
     return False
 
 
