@@ -146,6 +146,31 @@ def test_pieces_are_computed_alike_and_apart(
         assert 0 < mine.isnan().sum() < 20 * 2
 
 
+def test_pieces_become_small_where_others_keep_the_processors_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    workspace = lrn_kernels._Workspace
+
+    def counted(blocks: int, shape: lrn_kernels.Shape, window: Window) -> object:
+        made.append(blocks * shape.channels * shape.places)
+        return workspace(blocks, shape, window)
+
+    monkeypatch.setattr(lrn_kernels, "_Workspace", counted)
+    x, g = (laid(torch.randn(4, 96, 27, 27), "channels last") for _ in range(2))
+    window = Window(2, 2, 1e-4, 0.75, 2.0)
+    usual = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
+    whole = list(made)
+    assert max(whole) > 90_000
+    made.clear()
+    monkeypatch.setattr(lrn_kernels, "SLOW", 0.0)
+    found = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
+    assert sorted(made)[-2:] == [max(whole)] * 2  # the first of each direction
+    assert len(made) == 6
+    assert all(size <= lrn_kernels.ALONE for size in sorted(made)[:-2])
+    assert all(torch.equal(a, b) for a, b in zip(found, usual, strict=True))
+
+
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("places", [(), (5, 5)])
 @pytest.mark.parametrize(("k", "size"), [(0.0, 1e-10), (0.0, 1e-3), (2.0, 1e14), (0.0, 1e14)])
