@@ -25,8 +25,8 @@ from alexnet.layers.reach import in_reach, triton_runs
 PIECE = 3 << 15
 """Numbers that :class:`InPieces` works on at a time, six lines of 0.4 MB in float32. Smaller pieces
 would stay in a faster cache, but start more operations than that is worth."""
-ALONE = 30_000
-"""Numbers that torch works on by one thread; with the gaps between them below its 32,768."""
+ALONE = 12_000
+"""Numbers that torch works on by one thread, square roots too, which it hands to MKL."""
 SLOW = 5e-8
 """Seconds a number, ten times what is usual."""
 
@@ -108,8 +108,8 @@ class InPieces:
         """Write the normalized ``x`` into ``y``."""
         for work, source, target in _work(shape, window, x, y):
             work.take(source)
-            torch.mul(work.wide.line, work.scale.line, out=work.scale.line)
-            target.copy_(work.scale.inner)
+            torch.div(work.wide.line, work.power.line, out=work.power.line)
+            target.copy_(work.power.inner)
 
     def backward(self, x: Tensor, g: Tensor, dx: Tensor, shape: Shape, window: Window) -> None:
         """Write the gradient by ``x`` into ``dx``."""
@@ -117,18 +117,18 @@ class InPieces:
         for work, source, gradient, target in _work(shape, window, x, g, dx):
             work.take(source, apart=True)
             work.gradient.inner.copy_(gradient)
-            wide, scale = work.wide.line, work.scale.line
-            direct = work.gradient.line.mul_(scale)
+            wide, power = work.wide.line, work.power.line
+            direct = work.gradient.line.div_(power)
             # Multiplied first: a number so small that its sum is zero nearly stays finite.
-            products = torch.mul(direct, wide, out=scale)
+            products = torch.mul(direct, wide, out=power)
             ratios = torch.div(products, work.sums.total.line, out=work.squares.line)
             if not window.k:  # where a whole window is zero
                 ratios.masked_fill_(wide == 0, 0)
             around = work.mirrored.add_up()
-            total = torch.addcmul(direct, around, wide, value=factor, out=scale)
+            total = torch.addcmul(direct, around, wide, value=factor, out=power)
             if window.rectify:
                 total.masked_fill_(wide <= 0, 0)
-            target.copy_(work.scale.inner)
+            target.copy_(work.power.inner)
 
 
 def _work(shape: Shape, window: Window, *tensors: Tensor) -> Iterator[tuple[Any, ...]]:
@@ -186,7 +186,7 @@ class _Workspace:
         gradient: for the gradient, the same way.
         squares: ``factor`` times the input's squares, each with its share of ``k``, as nothing has:
             the sum over a window is all of it. Then for what comes between.
-        scale: ``sums ^ -beta``.
+        power: ``sums ^ beta``.
         sums: of ``squares``, over windows.
         mirrored: the same over the opposite windows.
     """
@@ -196,20 +196,20 @@ class _Workspace:
         gap, width = max(below, above), below + above + 1
         self.share = torch.tensor(window.k / width, dtype=torch.float32, device="cpu")
         self.wide, self.gradient = (_Line(blocks, shape, gap, 0.0) for _ in range(2))
-        self.squares, self.scale, *others = (
+        self.squares, self.power, *others = (
             _Line(blocks, shape, gap, 1.0) for _ in range(2 + width.bit_length())
         )
         self.sums = _Sums(self.squares, others, below, above, shape.places)
         self.mirrored = _Sums(self.squares, others, above, below, shape.places)
 
     def take(self, source: Tensor, *, apart: bool = False) -> None:
-        """Set ``wide``, ``sums`` and ``scale`` from a piece of the input.
+        """Set ``wide``, ``sums`` and ``power`` from a piece of the input.
 
         With ``apart`` the gaps of those hold numbers, whatever is beside them: a gradient that is
-        zero there stays so when it is scaled.
+        zero there stays so when it is divided.
         """
         self.wide.inner.copy_(source)
-        wide, squares, scale = self.wide.line, self.squares.line, self.scale.line
+        wide, squares, power = self.wide.line, self.squares.line, self.power.line
         if self.window.rectify:
             wide.clamp_min_(0)
         torch.addcmul(self.share, wide, wide, value=self.window.factor, out=squares)
@@ -217,12 +217,11 @@ class _Workspace:
         if apart:
             self.sums.total.gaps.fill_(1.0)
         if self.window.beta != 0.75:
-            torch.pow(sums, -self.window.beta, out=scale)
+            torch.pow(sums, self.window.beta, out=power)
             return
-        # s^-1/2 over s^1/4. torch's square root goes through MKL, which takes several threads for a
-        # small piece as well; the reciprocal one does not.
-        torch.rsqrt(sums, out=scale)
-        scale.div_(torch.rsqrt(scale, out=squares))
+        # The power 1/2 is a square root; torch.sqrt goes through MKL, slow on some processors.
+        root = torch.pow(sums, 0.5, out=power)
+        root.mul_(torch.pow(root, 0.5, out=squares))
 
 
 class _Sums:
