@@ -25,7 +25,8 @@ import torch
 from _alternate import Side, alternate, best, ratio, serve, spread
 from torch import Tensor, nn
 
-from alexnet.layers.lrn_kernels import Compiled, InPieces, Kernel, KernelNorm, Window, best_kernel
+from alexnet.layers.lrn_kernels import Compiled, Kernel, KernelNorm, Window, best_kernel
+from alexnet.layers.lrn_pieces import InPieces
 from alexnet.runtime import keep_freed_memory
 
 SHAPES = ((64, 96, 55, 55), (64, 256, 27, 27))

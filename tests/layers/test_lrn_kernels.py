@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alexnet.layers import LocalResponseNorm, lrn_kernels
+from alexnet.layers import LocalResponseNorm, lrn_pieces
 from alexnet.layers.lrn_kernels import (
     Compiled,
-    InPieces,
     Kernel,
     KernelNorm,
     Window,
     best_kernel,
     plain,
 )
+from alexnet.layers.lrn_pieces import InPieces
 from alexnet.layers.native import native
 from alexnet.models import create_model
 from alexnet.models.contract import Network
@@ -135,7 +135,7 @@ def test_numbers_at_the_ends_of_the_range(
 def test_pieces_are_computed_alike_and_apart(
     layout: str, beta: float, rectify: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lrn_kernels, "PIECE", 1000)
+    monkeypatch.setattr(lrn_pieces, "PIECE", 1000)
     x, g = (laid(torch.randn(7, 20, 13), layout) for _ in range(2))
     x[1, 4, 2] = float("nan")
     window = Window(6, 3, 0.1, beta, 2.0, rectify)
@@ -150,24 +150,24 @@ def test_pieces_become_small_where_others_keep_the_processors_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[int] = []
-    workspace = lrn_kernels._Workspace
+    workspace = lrn_pieces._Workspace
 
-    def counted(blocks: int, shape: lrn_kernels.Shape, window: Window) -> object:
+    def counted(blocks: int, shape: lrn_pieces.Shape, window: Window) -> object:
         made.append(blocks * shape.channels * shape.places)
         return workspace(blocks, shape, window)
 
-    monkeypatch.setattr(lrn_kernels, "_Workspace", counted)
+    monkeypatch.setattr(lrn_pieces, "_Workspace", counted)
     x, g = (laid(torch.randn(4, 96, 27, 27), "channels last") for _ in range(2))
     window = Window(2, 2, 1e-4, 0.75, 2.0)
     usual = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
     whole = list(made)
     assert max(whole) > 90_000
     made.clear()
-    monkeypatch.setattr(lrn_kernels, "SLOW", 0.0)
+    monkeypatch.setattr(lrn_pieces, "SLOW", 0.0)
     found = forward_and_backward(KERNELS["pieces"], x, g, window, 1)
     assert sorted(made)[-2:] == [max(whole)] * 2  # the first of each direction
     assert len(made) > 4
-    assert all(size <= lrn_kernels.ALONE for size in sorted(made)[:-2])
+    assert all(size <= lrn_pieces.ALONE for size in sorted(made)[:-2])
     assert all(torch.equal(a, b) for a, b in zip(found, usual, strict=True))
 
 
