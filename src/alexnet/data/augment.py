@@ -174,6 +174,8 @@ def leaders_of(indices: Tensor, share: int) -> Tensor:
     """
     if share < 1:
         raise ValueError(f"share={share} must be 1, which does nothing, or more")
+    if share == 1:
+        return indices
     positions = torch.arange(len(indices), device=indices.device)
     return indices[positions // share * share]
 

@@ -68,19 +68,21 @@ def cover(x: Tensor, convolution: nn.Module) -> Tensor:
 
 def _can_be_done(x: Tensor, convolution: nn.Module, squash: nn.Module) -> bool:
     """Whether the kernel computes just this."""
-    tensors = [x, *convolution.parameters()]
     return (
         _is_plain_5x5(convolution)
         and type(squash) in SQUASHES
         and x.dim() == 4
         and min(x.shape[2:]) > SIDE
         and len(x) >= LEAST
-        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
-        and all(type(t) in (Tensor, nn.Parameter) for t in tensors)
+        and all(_is_plain(t) for t in (x, convolution.weight, convolution.bias) if t is not None)
         and not torch.is_autocast_enabled("cpu")
         and in_reach(x)
         and native().library is not None
     )
+
+
+def _is_plain(t: Any) -> bool:
+    return type(t) in (Tensor, nn.Parameter) and t.dtype == torch.float32 and t.is_cpu
 
 
 def _is_plain_5x5(convolution: nn.Module) -> bool:
@@ -137,11 +139,10 @@ class _Stage(torch.autograd.Function):
         dx = torch.empty_like(x) if wanted[0] else None
         if not len(x):
             return dx, torch.zeros_like(weight), None if bias is None else bias * 0, None
-        count = _ask("stage_lots", told)
-        dw, db = x.new_empty(count, *weight.shape), x.new_empty(count, len(weight))
+        dw, db = torch.empty_like(weight), x.new_empty(len(weight))
         g = gradients[0].contiguous()
         _call("stage_backward", told, x, weight, maps, g, dx, dw, db)
-        return dx, dw.sum(0), db.sum(0) if wanted[2] else None, None
+        return dx, dw, db if wanted[2] else None, None
 
 
 @functools.cache

@@ -93,20 +93,30 @@ ALWAYS Vector slope(int kind, Vector a) {
   }
 }
 
-ALWAYS float sum_of(Vector v) {
-  float sum = 0.0f;
-  for (int lane = 0; lane < LANES; lane++) sum += v[lane];
-  return sum;
-}
-
 /* Pictures of n numbers each, to one vector a number; lanes without a picture stay as they are. */
 static void gather(const float *from, int64_t pictures, int64_t n, float *to) {
-  for (int64_t lane = 0; lane < pictures; lane++, from += n)
-    for (int64_t i = 0; i < n; i++) to[i * LANES + lane] = from[i];
+  int64_t done = 0;
+  if (pictures == LANES)
+    for (; done + LANES <= n; done += LANES) {
+      Vector block[LANES];
+      for (int lane = 0; lane < LANES; lane++) block[lane] = get(from + lane * n + done);
+      transpose(block);
+      for (int i = 0; i < LANES; i++) put(to + (done + i) * LANES, block[i]);
+    }
+  for (int64_t lane = 0; lane < pictures; lane++)
+    for (int64_t i = done; i < n; i++) to[i * LANES + lane] = from[lane * n + i];
 }
 static void scatter(const float *from, int64_t pictures, int64_t n, float *to) {
-  for (int64_t lane = 0; lane < pictures; lane++, to += n)
-    for (int64_t i = 0; i < n; i++) to[i] = from[i * LANES + lane];
+  int64_t done = 0;
+  if (pictures == LANES)
+    for (; done + LANES <= n; done += LANES) {
+      Vector block[LANES];
+      for (int i = 0; i < LANES; i++) block[i] = get(from + (done + i) * LANES);
+      transpose(block);
+      for (int lane = 0; lane < LANES; lane++) put(to + lane * n + done, block[lane]);
+    }
+  for (int64_t lane = 0; lane < pictures; lane++)
+    for (int64_t i = done; i < n; i++) to[lane * n + i] = from[i * LANES + lane];
 }
 
 /* n maps of results from all maps of the input, and their means. */
@@ -212,8 +222,16 @@ ALWAYS void correlate(const Stage *s, const Sizes *z, int n, const float *x, con
       }
     }
   }
-  for (int o = 0; o < n; o++)
-    for (int kx = 0; kx < SIDE; kx++) dw[o * s->inputs * TAPS + kx] = sum_of(sums[o][kx]);
+  for (int first = 0; first < n * SIDE; first += LANES) {
+    Vector some[LANES];
+    for (int i = 0; i < LANES; i++) {
+      const int which = first + i < n * SIDE ? first + i : 0;
+      some[i] = sums[which / SIDE][which % SIDE];
+    }
+    const Vector found = sums_of(some);
+    for (int i = 0; i < LANES && first + i < n * SIDE; i++)
+      dw[(first + i) / SIDE * s->inputs * TAPS + (first + i) % SIDE] = found[i];
+  }
 }
 
 static void weights_lot(const Stage *s, const Sizes *z, const float *x, const float *d, float *dw,
@@ -234,7 +252,8 @@ static void weights_lot(const Stage *s, const Sizes *z, const float *x, const fl
   for (int64_t o = 0; o < s->outputs; o++) {
     Vector sum = all(0.0f);
     for (int64_t p = 0; p < maps; p += LANES) sum += get(d + o * maps + p);
-    db[o] = sum_of(sum);
+    db[o] = 0.0f;
+    for (int lane = 0; lane < LANES; lane++) db[o] += sum[lane];
   }
 }
 
@@ -265,8 +284,7 @@ static void input_lot(const Stage *s, const Sizes *z, const float *d, const floa
     default: CALL(s, &z, SIGMOID, __VA_ARGS__);                                                    \
   }
 
-/* How many lots there are, and how many numbers the results of all of them. */
-int64_t stage_lots(const Stage *s) { return sizes(s).lots; }
+/* How many numbers the results of all lots are. */
 int64_t stage_results(const Stage *s) { return sizes(s).lots * sizes(s).results * LANES; }
 
 /* What the items of a forward or a backward pass are told; one item is one lot. `room` is what each
@@ -317,7 +335,7 @@ static void backward_item(void *told, int64_t lot, int who) {
 static int run(Work item, Told *t, int64_t numbers) {
   t->apart = (numbers + LANES - 1) / LANES * LANES;
   const int threads = t->s->threads < t->z.lots ? t->s->threads : t->z.lots;
-  t->room = take(threads * t->apart);
+  t->room = take_as_it_is(threads * t->apart);
   if (!t->room) return 1;
   share_work(item, t, t->z.lots, threads);
   free(t->room);
@@ -331,11 +349,27 @@ int stage_forward(const float *x, const float *weight, const float *bias, float 
   return run(forward_item, &t, (t.z.size + t.z.means) * LANES);
 }
 
-/* dx may be null; dw [lots][outputs][inputs][5][5] and db [lots][outputs] are to be added up. */
+/* All lots' numbers, one after another, added up. */
+static void add_up(const float *each, int64_t lots, int64_t n, float *sums) {
+  memcpy(sums, each, 4 * n);
+  for (int64_t lot = 1; lot < lots; lot++)
+    for (int64_t i = 0; i < n; i++) sums[i] += each[lot * n + i];
+}
+
+/* dx may be null; dw [outputs][inputs][5][5] and db [outputs]. */
 int stage_backward(const float *x, const float *weight, const float *a, const float *g, float *dx,
                    float *dw, float *db, const Stage *s) {
-  Told t = {.s = s, .z = sizes(s), .x = x, .weight = weight, .a = (float *)a, .g = g};
-  t.dx = dx, t.dw = dw, t.db = db;
+  Told t = {.s = s, .z = sizes(s), .x = x, .weight = weight, .a = (float *)a, .g = g, .dx = dx};
+  const int64_t weights = s->outputs * s->inputs * TAPS;
+  t.dw = take_as_it_is(t.z.lots * (weights + s->outputs));
+  if (!t.dw) return 1;
+  t.db = t.dw + t.z.lots * weights;
   const int64_t numbers = (2 * t.z.size + t.z.means + t.z.results) * LANES;
-  return run(backward_item, &t, numbers + MOST * s->inputs * TAPS);
+  const int failed = run(backward_item, &t, numbers + MOST * s->inputs * TAPS);
+  if (!failed) {
+    add_up(t.dw, t.z.lots, weights, dw);
+    add_up(t.db, t.z.lots, s->outputs, db);
+  }
+  free(t.dw);
+  return failed;
 }
