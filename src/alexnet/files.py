@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,29 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+_OTHERS = re.compile(r"\.tmp[0-9A-Za-z]{6}")
+"""Names that safetensors gives to files until they are whole."""
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is what a process had not renamed yet that was killed."""
+    return name.startswith(".") and (name.endswith(".tmp") or bool(_OTHERS.fullmatch(name)))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove, at any depth, what processes that were killed had not renamed yet.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    try:
+        for path in folder.rglob(".*"):
+            if is_leftover(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(error, folder) from error
 
 
 def write_error(error: OSError, path: Path) -> AlexnetError:

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import alexnet
+from alexnet import files
 from alexnet.errors import UsageError
 from alexnet.tasks.train import train
 
@@ -63,7 +64,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 def assert_every_file_is_whole(run: Path) -> None:
     for path in run.rglob("*"):
         if path.name.startswith(".") or "tensorboard" in path.parts or path.is_dir():
-            assert path.name[0] != "." or path.suffix == ".tmp" or path.name == ".lock"
+            assert path.name[0] != "." or files.is_leftover(path.name) or path.name == ".lock"
         elif path.suffix == ".safetensors":
             assert load_file(path)
         elif path.suffix == ".json":

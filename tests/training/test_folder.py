@@ -23,7 +23,8 @@ def test_a_fresh_folder_is_made_and_has_only_the_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize(
-    "leftover", ["", "bad_images.csv", ".config.json.abc.tmp", ".lock", ".bad_images.csv.x.tmp"]
+    "leftover",
+    ["", "bad_images.csv", ".config.json.abc.tmp", ".tmpAtIq8m", ".lock", ".bad_images.csv.x.tmp"],
 )
 def test_what_a_kill_leaves_before_the_first_moment_is_no_obstacle(
     leftover: str, resume: bool, tmp_path: Path
@@ -47,7 +48,8 @@ def test_a_folder_of_other_things_is_left_alone(name: str, resume: bool, tmp_pat
 def test_a_run_is_gone_on_with_by_resume_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model": "lenet5"}')
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / ".epoch.safetensors.x.tmp").touch()
+    for leftover in (".epoch.safetensors.x.tmp", ".tmpAtIq8m"):  # safetensors' own name
+        (tmp_path / "checkpoints" / leftover).touch()
     with pytest.raises(UsageError, match="exists: go on with it by --resume, or choose another"):
         RunFolder.open(tmp_path, resume=False)
     folder = RunFolder.open(tmp_path, resume=True)

@@ -213,16 +213,3 @@ def _batches(
             waiting, held = [], 0
     if waiting:
         yield batch.from_pylist(waiting, schema)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed had not renamed yet.
-
-    Raises:
-        UsageError: the folder cannot be written to.
-    """
-    try:
-        for leftover in folder.rglob(".*.tmp"):
-            leftover.unlink()
-    except OSError as error:
-        raise files.write_error(error, folder) from error

@@ -112,13 +112,12 @@ def _make_room(out: Path) -> None:
     elif out.is_dir():  # nothing, or what a demo leaves that was interrupted
         expected = ("lenet5", "alexnet_owt", "report.html")
         names = [p.name for p in out.iterdir()]
-        others = [n for n in names if n not in expected and not n.endswith(".tmp")]
+        others = [n for n in names if n not in expected and not files.is_leftover(n)]
         if others:
             raise UsageError(
                 f"{out} holds other files ({others[0]}): choose another folder with -o"
             )
-    for leftover in out.glob(".*.tmp"):
-        leftover.unlink()
+    files.remove_leftovers(out)
 
 
 def _is_demo(path: Path) -> bool:

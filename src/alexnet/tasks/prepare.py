@@ -162,17 +162,11 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             log.info("%s was begun before: going on", folder)
         elif not (folder / MANIFEST).is_file() and _occupied(folder):
             raise UsageError(f"{folder} holds something else: choose another folder with -o")
-        _remove_leftovers(folder)
+        files.remove_leftovers(folder)
         files.write_json(written, plan)
         (folder / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
         raise files.write_error(error, folder) from error
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had not renamed yet."""
-    for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 def _require_same(folder: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
@@ -247,7 +241,7 @@ def _write_shards(
         for _ in track(one_a_picture(), "preparing", total):
             pass
     finally:
-        _remove_leftovers(folder)
+        files.remove_leftovers(folder)
     return sorted(records, key=lambda record: record["file"])
 
 

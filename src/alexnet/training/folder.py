@@ -19,7 +19,14 @@ except ImportError:  # Windows
     fcntl = None
 
 from alexnet.errors import UsageError
-from alexnet.files import FORMAT_VERSION, read_json, write_error, write_text
+from alexnet.files import (
+    FORMAT_VERSION,
+    is_leftover,
+    read_json,
+    remove_leftovers,
+    write_error,
+    write_text,
+)
 from alexnet.torchrun import is_main
 
 CONFIG = "config.json"
@@ -69,8 +76,7 @@ class RunFolder:
                 raise UsageError(f"{folder} holds no run to resume: leave --resume out")
             folder.mkdir(parents=True, exist_ok=True)
             lock = Lock(folder / LOCK)
-            for leftover in folder.rglob(".*.tmp"):
-                leftover.unlink()
+            remove_leftovers(folder)
         except OSError as error:
             raise write_error(error, folder) from error
         opened = cls(folder)
@@ -162,10 +168,7 @@ def _occupied(folder: Path, names: set[str]) -> bool:
     """Whether there is more than a run leaves that was killed before its first moment."""
     if not folder.is_dir():
         return folder.exists()
-    return any(
-        name not in ("bad_images.csv", LOCK) and not (name[0] == "." and name.endswith(".tmp"))
-        for name in names
-    )
+    return any(name not in ("bad_images.csv", LOCK) and not is_leftover(name) for name in names)
 
 
 def write_scalars(writer: Any, record: dict[str, Any]) -> None:
