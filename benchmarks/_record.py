@@ -73,9 +73,12 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, where the system tells it; with its generation if that is left out."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    told = dict(re.findall(r"^([^\t\n]+?)\t*: (.*)$", text.partition("\n\n")[0], re.MULTILINE))
+    name = told.get("model name", "").strip()
+    unnumbered = name == "AMD EPYC"  # in a virtual machine
+    return f"{name} Zen 5" if unnumbered and told.get("cpu family") == "26" else name

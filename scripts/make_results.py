@@ -20,13 +20,14 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 
 MACHINES = {
-    "amd-epyc-bf16": "AMD EPYC with AVX-512 BF16",
+    "amd-epyc-zen-5-bf16": "AMD EPYC, Zen 5",
+    "amd-epyc-bf16": "AMD EPYC, Zen 4",
     "intel-xeon-fp32": "Intel Xeon without AMX",
     "intel-xeon-bf16": "Intel Xeon with AMX (two of sixteen cores, PyTorch 2.11)",
     "nvidia-h200": "NVIDIA H200",
 }
 """Folders of ``results/``: a processor is named with the precision that is its default."""
-MAIN, OTHER, _, GPU = MACHINES
+MAIN, _, OTHER, _, GPU = MACHINES
 
 Row = tuple[str, str, str]
 """What, the figure, the script."""
@@ -258,7 +259,7 @@ def results() -> str:
         "epochs are single runs. On processors two cores were used. Whether all of the script's",
         "claims hold is in the last column; the claims, versions and all else are in `results/`.",
         "Where no commit is named, it was not recorded then. Until the 26th of November the",
-        "package set `GOMP_SPINCOUNT=1000` for itself, which the EPYC's figures include.",
+        "package set `GOMP_SPINCOUNT=1000` for itself, which the figures of Zen 4 include.",
     ]
     folders = sorted(path.name for path in RESULTS.iterdir() if path.is_dir())
     for machine in dict.fromkeys([*MACHINES, *folders]):
