@@ -165,9 +165,10 @@ def precision(machine: str) -> Iterator[Row]:
     measured = read(machine, "bf16")
     for task, found in measured["tasks"].items():
         mean, low, high = (100 * value for value in found["bf16_minus_fp32"])
-        seeds = len({run["seed"] for run in measured["runs"] if run["task"] == task})
+        runs = [run for run in measured["runs"] if run["task"] == task]
+        seeds, each = len({run["seed"] for run in runs}), runs[0]["test_images"]
         yield (
-            f"`{task}` trained in bf16, test top-1 less that in fp32, {seeds} seeds",
+            f"`{task}` trained in bf16, test top-1 less that in fp32, {seeds} seeds, {each:,} tested",
             f"**{mean:+.2f}** points (95% interval {low:+.2f} to {high:+.2f})",
             "bf16",
         )

@@ -14,9 +14,6 @@
  * no cases, and whole vectors go over the rows' ends.
  */
 #include <math.h>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 
 #include "vectors.h"
 
@@ -25,7 +22,6 @@ enum {
   TILE = 64,   /* places of maps that are worked on at a time */
 };
 
-typedef uint16_t bf16;
 typedef struct {
   int64_t blocks, channels, places;
   int64_t below, above;
@@ -65,26 +61,45 @@ ALWAYS Vector newton(Vector x, Vector root) { return root * (1.5f - 0.5f * x * r
 /* x^-1/2 to the last bit or two: an estimate and Newton's steps, which take a fraction of the time
  * of a root and a division. */
 ALWAYS Vector inverse_root(Vector x) {
-  const Bits usual = (x > 0.0f) & (x < INFINITY);
 #ifdef __AVX512F__
   const Vector estimate = (Vector)_mm512_rsqrt14_ps((__m512)x), root = newton(x, estimate);
-  const Bits otherwise = (Bits)estimate;
+  /* no number for 0 and infinity, whose estimates are exact */
+  const __mmask16 none = _mm512_cmp_ps_mask((__m512)root, (__m512)root, _CMP_UNORD_Q);
+  return (Vector)_mm512_mask_mov_ps((__m512)root, none, (__m512)estimate);
 #else
+  const Bits usual = (x > 0.0f) & (x < INFINITY);
   const Vector estimate = (Vector)(0x5f375a86 - ((Bits)x >> 1));
   const Vector root = newton(x, newton(x, newton(x, estimate)));
   const Bits infinite = (Bits)all(INFINITY);
   const Bits otherwise = ((x == 0.0f) & infinite) | ((x != x) & (Bits)x); /* infinity's is 0 */
-#endif
   return choose(usual, root, (Vector)otherwise);
+#endif
+}
+
+/* The lesser; `most` where x is not a number. */
+ALWAYS Vector at_most(Vector x, Vector most) {
+#ifdef __AVX512F__
+  return (Vector)_mm512_min_ps((__m512)x, (__m512)most);
+#else
+  return choose(x < most, x, most);
+#endif
+}
+
+/* max(x, 0); what is not a number stays so */
+ALWAYS Vector rectified(Vector x) {
+#ifdef __AVX512F__
+  return (Vector)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x);
+#else
+  return choose(x <= 0.0f, all(0.0f), x);
+#endif
 }
 
 /* s^-beta, and 1/s; the paper's beta is 3/4 */
 ALWAYS Vector to_minus_beta(Vector s, float beta, Vector *inverse) {
   if (beta == 0.75f) {
-    const Vector root = inverse_root(s), fourth = inverse_root(root), most = all(1e19f);
+    const Vector root = inverse_root(s), fourth = inverse_root(root);
     *inverse = root * root;
-    /* infinity's power is then 0, not 0 times infinity */
-    return *inverse * choose(fourth < most, fourth, most);
+    return *inverse * at_most(fourth, all(1e19f)); /* infinity's is 0, not 0 times infinity */
   }
   Vector power;
   for (int i = 0; i < LANES; i++) power[i] = powf(s[i], -beta);
@@ -128,10 +143,7 @@ static Piece piece(const Shape *p, const Cut *c, int64_t number) {
 /* Squares of the piece, behind `lead` zeros and before as many as a window reaches. */
 static inline void square(const Shape *p, const Cut *c, const Piece *q, float *v, float *to) {
   if (p->rectify)
-    for (int64_t i = 0; i < q->numbers; i += LANES) {
-      const Vector x = get(v + i);
-      put(v + i, choose(x <= 0.0f, all(0.0f), x)); /* what is not a number stays so */
-    }
+    for (int64_t i = 0; i < q->numbers; i += LANES) put(v + i, rectified(get(v + i)));
   for (int64_t i = 0; i < q->numbers; i += LANES) put(to + i, get(v + i) * get(v + i));
   if (p->places > 1) memset(to + q->numbers, 0, 4 * (c->size - 1) * q->step);
 }
@@ -179,6 +191,94 @@ static void backward(const Shape *p, const Cut *c, const Piece *q, float *v, con
   else backward_of(p, q, c->size, p->beta, v, g, squares, ratios, out);
 }
 
+#ifdef __AVX512F__
+/* The paper's window and power on rows of whole vectors, which need no buffer: what a window reaches
+ * is in the vectors before and after. */
+ALWAYS int in_vectors(const Shape *p) {
+  return p->places == 1 && p->channels % LANES == 0 && p->beta == 0.75f && p->below == 2 &&
+         p->above == 2;
+}
+
+/* x[i-2] + ... + x[i+2] */
+#define SLID(A, B, COUNT) (Vector)_mm512_alignr_epi32((__m512i)(B), (__m512i)(A), COUNT)
+ALWAYS Vector five(Vector before, Vector here, Vector after) {
+  return SLID(before, here, 14) + SLID(before, here, 15) + here + SLID(here, after, 1) +
+         SLID(here, after, 2);
+}
+
+ALWAYS Vector usable(Vector x, const Shape *p) { return p->rectify ? rectified(x) : x; }
+
+/* To the nearest, halves to even; denormals, which a training takes for zero, become zero. */
+ALWAYS void round_to(bf16 *to, Vector v) {
+#ifdef __AVX512BF16__
+  _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+#else
+  put_bf16(to, v);
+#endif
+}
+
+#define ROWS(NAME, T, GET, PUT)                                                                    \
+  ALWAYS void forward_row_##NAME(const T *x, T *y, const Shape *p) {                               \
+    const Vector k = all(p->k), factor = all(p->factor);                                           \
+    Vector before = {0}, here = usable(GET(x), p), square = here * here;                           \
+    for (int64_t c = 0; c < p->channels; c += LANES) {                                             \
+      const int more = c + LANES < p->channels;                                                    \
+      const Vector next = more ? usable(GET(x + c + LANES), p) : all(0.0f), after = next * next;   \
+      Vector inverse;                                                                              \
+      PUT(y + c, here * to_minus_beta(k + factor * five(before, square, after), 0.75f, &inverse)); \
+      before = square, square = after, here = next;                                                \
+    }                                                                                              \
+  }                                                                                                \
+  /* A vector's gradient is known once the ratios of the next are. */                              \
+  ALWAYS void backward_row_##NAME(const T *x, const T *g, T *dx, const Shape *p) {                 \
+    const Vector k = all(p->k), factor = all(p->factor), none = {0};                               \
+    const Vector twice = -2.0f * factor * p->beta;                                                 \
+    Vector before = none, here = usable(GET(x), p), square = here * here;                          \
+    Vector ratios_before = none, last_ratios = none, last = none, last_direct = none;              \
+    for (int64_t c = 0; c <= p->channels; c += LANES) {                                            \
+      const int more = c + LANES < p->channels;                                                    \
+      Vector ratios = none, direct = none, next = none, after = none;                              \
+      if (c < p->channels) {                                                                       \
+        if (more) next = usable(GET(x + c + LANES), p), after = next * next;                       \
+        Vector inverse;                                                                            \
+        direct = to_minus_beta(k + factor * five(before, square, after), 0.75f, &inverse);         \
+        direct *= GET(g + c);                                                                      \
+        ratios = choose(here == 0.0f, none, direct * here * inverse); /* as below */               \
+      }                                                                                            \
+      if (c) {                                                                                     \
+        const Vector out = last_direct + twice * last * five(ratios_before, last_ratios, ratios);  \
+        PUT(dx + c - LANES, p->rectify ? choose(last <= 0.0f, none, out) : out);                   \
+      }                                                                                            \
+      before = square, square = after, last = here, here = next;                                   \
+      ratios_before = last_ratios, last_ratios = ratios, last_direct = direct;                     \
+    }                                                                                              \
+  }                                                                                                \
+  static void forward_rows_##NAME(const T *x, T *y, const Shape *shape) {                          \
+    const Shape p = *shape;                                                                        \
+    _Pragma("omp parallel for num_threads(p.threads) schedule(static)") for (int64_t r = 0;        \
+                                                                             r < p.blocks; r++)    \
+      forward_row_##NAME(x + r * p.channels, y + r * p.channels, &p);                              \
+  }                                                                                                \
+  static void backward_rows_##NAME(const T *x, const T *g, T *dx, const Shape *shape) {            \
+    const Shape p = *shape;                                                                        \
+    _Pragma("omp parallel for num_threads(p.threads) schedule(static)") for (int64_t r = 0;        \
+                                                                             r < p.blocks; r++) {  \
+      const int64_t at = r * p.channels;                                                           \
+      backward_row_##NAME(x + at, g + at, dx + at, &p);                                            \
+    }                                                                                              \
+  }
+#else /* the compiler leaves these calls out */
+ALWAYS int in_vectors(const Shape *p) { return (void)p, 0; }
+#define ROWS(NAME, T, GET, PUT)                                                                    \
+  static void forward_rows_##NAME(const T *x, T *y, const Shape *p) { (void)x, (void)y, (void)p; } \
+  static void backward_rows_##NAME(const T *x, const T *g, T *dx, const Shape *p) {                \
+    (void)x, (void)g, (void)dx, (void)p;                                                           \
+  }
+#endif
+
+ROWS(float, float, get, put)
+ROWS(bf16, bf16, get_bf16, round_to)
+
 #define KERNELS(NAME, T, LOAD, STORE)                                                              \
   static inline void load_##NAME(const T *restrict from, float *restrict to, const Piece *p) {     \
     from += p->at;                                                                                 \
@@ -191,6 +291,7 @@ static void backward(const Shape *p, const Cut *c, const Piece *q, float *v, con
       for (int64_t i = 0; i < p->length; i++) to[i] = STORE(from[i]);                              \
   }                                                                                                \
   int lrn_forward_##NAME(const T *x, T *y, const Shape *shape) {                                   \
+    if (in_vectors(shape)) return forward_rows_##NAME(x, y, shape), 0;                             \
     const Shape p = *shape;                                                                        \
     const Cut c = cut(shape);                                                                      \
     int failed = 0;                                                                                \
@@ -210,6 +311,7 @@ static void backward(const Shape *p, const Cut *c, const Piece *q, float *v, con
     return failed;                                                                                 \
   }                                                                                                \
   int lrn_backward_##NAME(const T *x, const T *g, T *dx, const Shape *shape) {                     \
+    if (in_vectors(shape)) return backward_rows_##NAME(x, g, dx, shape), 0;                        \
     const Shape p = *shape;                                                                        \
     const Cut c = cut(shape);                                                                      \
     int failed = 0;                                                                                \

@@ -6,38 +6,14 @@
  * Backward every place of the map adds up what the windows that took it hand down, in float32 and in
  * the order of the windows, so that the result does not depend on the number of threads.
  */
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
 #include "vectors.h"
 
-typedef uint16_t bf16;
 typedef struct {
   int64_t count, channels, height, width, out_height, out_width;
   int64_t size, stride;
   int threads;
 } Pool;
 
-ALWAYS Vector get_bf16(const bf16 *from) {
-#ifdef __AVX512F__
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
-  return (Vector)_mm512_slli_epi32(wide, 16);
-#else
-  Bits wide;
-  for (int i = 0; i < LANES; i++) wide[i] = (int32_t)((uint32_t)from[i] << 16);
-  return (Vector)wide;
-#endif
-}
-ALWAYS void put_bf16(bf16 *to, Vector v) { /* to the nearest, halves to even */
-  const Bits bits = (Bits)v, rounded = bits + 0x7fff + (bits >> 16 & 1);
-  const Bits chosen = (Bits)choose(v == v, (Vector)rounded, (Vector)(bits | 0x400000)) >> 16;
-#ifdef __AVX512F__
-  _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)chosen));
-#else
-  for (int i = 0; i < LANES; i++) to[i] = (bf16)chosen[i];
-#endif
-}
 ALWAYS Bits get_bytes(const uint8_t *from) {
 #ifdef __AVX512F__
   return (Bits)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from));

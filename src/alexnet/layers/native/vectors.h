@@ -1,6 +1,9 @@
 /* Vectors of float32 as wide as the processor's, by the compiler's own extension (gcc and clang). */
 #ifndef VECTORS_H
 #define VECTORS_H
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +21,7 @@ enum {
   LINE = 64, /* bytes that a cache fetches at once */
 };
 
+typedef uint16_t bf16;
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef float Anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -27,6 +31,26 @@ ALWAYS void put(float *to, Vector v) { *(Anywhere *)to = v; }
 ALWAYS Vector all(float v) { return v - (Vector){0}; }
 ALWAYS Vector choose(Bits which, Vector a, Vector b) {
   return (Vector)((which & (Bits)a) | (~which & (Bits)b));
+}
+
+ALWAYS Vector get_bf16(const bf16 *from) {
+#ifdef __AVX512F__
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+  return (Vector)_mm512_slli_epi32(wide, 16);
+#else
+  Bits wide;
+  for (int i = 0; i < LANES; i++) wide[i] = (int32_t)((uint32_t)from[i] << 16);
+  return (Vector)wide;
+#endif
+}
+ALWAYS void put_bf16(bf16 *to, Vector v) { /* to the nearest, halves to even */
+  const Bits bits = (Bits)v, rounded = bits + 0x7fff + (bits >> 16 & 1);
+  const Bits chosen = (Bits)choose(v == v, (Vector)rounded, (Vector)(bits | 0x400000)) >> 16;
+#ifdef __AVX512F__
+  _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)chosen));
+#else
+  for (int i = 0; i < LANES; i++) to[i] = (bf16)chosen[i];
+#endif
 }
 
 /* The lower, and the upper, halves of two vectors, their numbers in turn. */
