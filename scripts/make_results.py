@@ -168,7 +168,7 @@ def precision(machine: str) -> Iterator[Row]:
         runs = [run for run in measured["runs"] if run["task"] == task]
         seeds, each = len({run["seed"] for run in runs}), runs[0]["test_images"]
         yield (
-            f"`{task}` trained in bf16, test top-1 less that in fp32, {seeds} seeds, {each:,} tested",
+            f"`{task}` in bf16, test top-1 less that in fp32, {seeds} seeds, {each:,} tested",
             f"**{mean:+.2f}** points (95% interval {low:+.2f} to {high:+.2f})",
             "bf16",
         )

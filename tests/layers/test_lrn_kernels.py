@@ -67,9 +67,18 @@ def test_a_compiler_is_here_and_used() -> None:
         beta=st.sampled_from([0.75, 0.5, 0.6, 1.0, 1.25]),
         k=st.floats(0.5, 2.0),
         rectify=st.booleans(),
+    )
+    | st.builds(
+        Window,  # the paper's, which whole vectors have a way of their own for
+        below=st.just(2),
+        above=st.just(2),
+        factor=st.floats(1e-4, 0.5),
+        beta=st.just(0.75),
+        k=st.floats(0.5, 2.0),
+        rectify=st.booleans(),
     ),
     groups=st.integers(1, 2),
-    channels=st.integers(1, 20),
+    channels=st.integers(1, 20) | st.sampled_from([16, 32, 48]),
     places=st.sampled_from([(), (1,), (5, 3), (13, 11), (2, 3, 4)]),
     seed=st.integers(0, 99),
 )
@@ -117,16 +126,16 @@ def test_the_same_bits_for_any_number_of_threads(
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("places", [(), (5, 5)])
+@pytest.mark.parametrize(("places", "channels", "reach"), [((), 8, 1), ((5, 5), 8, 1), ((), 32, 2)])
 def test_numbers_at_the_ends_of_the_range(
-    name: str, dtype: torch.dtype, places: tuple[int, ...]
+    name: str, dtype: torch.dtype, places: tuple[int, ...], channels: int, reach: int
 ) -> None:
-    x = torch.zeros(2, 8, *places, dtype=dtype)
-    x[0, 3], x[0, 0], x[1, 4] = float("nan"), 1e30, float("inf")
-    y = KernelNorm.apply(x, Window(1, 1, 1e-4, 0.75, 2.0), 1, KERNELS[name])
-    reference = plain(x, Window(1, 1, 1e-4, 0.75, 2.0), 1)
-    torch.testing.assert_close(y, reference, equal_nan=True)
-    assert y[0, 3].isnan().all()
+    window = Window(reach, reach, 1e-4, 0.75, 2.0)
+    x = torch.zeros(2, channels, *places, dtype=dtype)
+    x[0, 5], x[0, 0], x[1, 4] = float("nan"), 1e30, float("inf")
+    y = KernelNorm.apply(x, window, 1, KERNELS[name])
+    torch.testing.assert_close(y, plain(x, window, 1), equal_nan=True)
+    assert y[0, 5].isnan().all()
     assert not y[0, 0].isnan().any()
 
 
@@ -172,14 +181,14 @@ def test_pieces_become_small_where_others_keep_the_processors_busy(
 
 
 @pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("places", [(), (5, 5)])
+@pytest.mark.parametrize(("places", "channels", "below"), [((), 8, 1), ((5, 5), 8, 1), ((), 32, 2)])
 @pytest.mark.parametrize(("k", "size"), [(0.0, 1e-10), (0.0, 1e-3), (2.0, 1e14), (0.0, 1e14)])
 def test_gradients_at_the_ends_of_the_range(
-    name: str, places: tuple[int, ...], k: float, size: float
+    name: str, places: tuple[int, ...], channels: int, below: int, k: float, size: float
 ) -> None:
     random = torch.Generator().manual_seed(0)
-    x, g = (torch.randn(2, 8, *places, generator=random) for _ in range(2))
-    window = Window(1, 2, 1e-2, 0.75, k)
+    x, g = (torch.randn(2, channels, *places, generator=random) for _ in range(2))
+    window = Window(below, 2, 1e-2, 0.75, k)
     wanted = forward_and_backward(None, x.double() * size, g.double(), window, 1)
     got = forward_and_backward(KERNELS[name], x * size, g, window, 1)
     for mine, right in zip(got, wanted, strict=True):
@@ -189,11 +198,12 @@ def test_gradients_at_the_ends_of_the_range(
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_window_of_zeros_takes_no_other_with_it(name: str) -> None:
-    x = torch.tensor([[1.0, 1, 0, 0, 0, 0, 0, 0]])
-    _, dx = forward_and_backward(
-        KERNELS[name], x, torch.ones(1, 8), Window(2, 2, 0.1, 0.75, 0.0), 1
-    )
+@pytest.mark.parametrize("channels", [8, 32])
+def test_a_window_of_zeros_takes_no_other_with_it(name: str, channels: int) -> None:
+    x = torch.zeros(1, channels)
+    x[0, :2] = 1.0
+    window = Window(2, 2, 0.1, 0.75, 0.0)
+    _, dx = forward_and_backward(KERNELS[name], x, torch.ones_like(x), window, 1)
     assert dx[0, :4].isfinite().all()
 
 

@@ -31,6 +31,27 @@ ALWAYS void put_bytes(uint8_t *to, Bits which) {
 #endif
 }
 
+/* The largest of nine, and the first place that has it; false if one of them is not a number. */
+ALWAYS int largest_of_nine(const Vector v[9], Vector *most, Bits *which) {
+#ifdef __AVX512F__
+#define MASK(A, B, HOW) _mm512_cmp_ps_mask((__m512)(A), (__m512)(B), HOW)
+#define LARGER(LATER, EARLIER) (Vector)_mm512_max_ps((__m512)(LATER), (__m512)(EARLIER))
+  __mmask16 none = MASK(v[8], v[8], _CMP_UNORD_Q);
+  for (int i = 0; i < 8; i += 2) none |= MASK(v[i], v[i + 1], _CMP_UNORD_Q);
+  if (__builtin_expect(none, 0)) return 0;
+  const Vector last = LARGER(v[8], LARGER(LARGER(v[7], v[6]), LARGER(v[5], v[4])));
+  *most = LARGER(last, LARGER(LARGER(v[3], v[2]), LARGER(v[1], v[0])));
+  __m512i place = _mm512_set1_epi32(8);
+  for (int i = 7; i >= 0; i--)
+    place = _mm512_mask_mov_epi32(place, MASK(v[i], *most, _CMP_EQ_OQ), _mm512_set1_epi32(i));
+  *which = (Bits)place;
+  return 1;
+#else
+  (void)v, (void)most, (void)which;
+  return 0;
+#endif
+}
+
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* The first window that reaches place `at`, in one direction. */
@@ -46,15 +67,19 @@ static inline int64_t windows_end(const Pool *p, int64_t at, int64_t windows) {
   /* LANES channels of one window, whose upper left is at `x`: `rows` x `columns` of it are there */ \
   ALWAYS void window_##NAME(const T *x, T *y, uint8_t *index, int64_t rows, int64_t columns,       \
                             int64_t size, int64_t row, int64_t column) {                           \
-    Vector most = GET(x);                                                                          \
+    Vector most = GET(x), all_of_it[9] = {most};                                                   \
     Bits which = {0};                                                                              \
-    for (int64_t i = 0; i < rows; i++)                                                             \
-      for (int64_t j = i ? 0 : 1; j < columns; j++) {                                              \
-        const Vector v = GET(x + i * row + j * column);                                            \
-        const Bits larger = (v > most) | (v != v);                                                 \
-        most = choose(larger, v, most);                                                            \
-        which = (larger & (int32_t)(i * size + j)) | (~larger & which);                            \
-      }                                                                                            \
+    const int nine = size == 3 && rows == 3 && columns == 3;                                       \
+    if (nine)                                                                                      \
+      for (int64_t i = 1; i < 9; i++) all_of_it[i] = GET(x + i / 3 * row + i % 3 * column);        \
+    if (!nine || !largest_of_nine(all_of_it, &most, &which))                                       \
+      for (int64_t i = 0; i < rows; i++)                                                           \
+        for (int64_t j = i ? 0 : 1; j < columns; j++) {                                            \
+          const Vector v = GET(x + i * row + j * column);                                          \
+          const Bits larger = (v > most) | (v != v);                                               \
+          most = choose(larger, v, most);                                                          \
+          which = (larger & (int32_t)(i * size + j)) | (~larger & which);                          \
+        }                                                                                          \
     PUT(y, most);                                                                                  \
     if (index) put_bytes(index, which);                                                            \
   }                                                                                                \
