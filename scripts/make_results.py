@@ -115,6 +115,7 @@ def pipeline(machine: str) -> Iterator[Row]:
     for name, about in (
         ("alexnet over bare steps", "`alexnet` from JPEGs decoded anew, over bare steps"),
         ("alexnet in memory over bare steps", "kept in memory, as by default up to 4 GB"),
+        ("alexnet, prepared, over bare steps", "from what `alexnet prepare --format raw` made"),
         ("owt over torchvision", "`alexnet_owt` from JPEGs, over torchvision's reference, fp32"),
         ("owt over its best", best),
         (kept, "and with an allocator that keeps freed memory"),
