@@ -1,17 +1,18 @@
 """Training in bf16 ends where training in fp32 does.
 
-Claim: test top-1 within 0.3 points, means of 3 seeds, for LeNet-5 (textbook form, Fashion-MNIST,
-60,000 pictures, 6 epochs, 10,000 to test on) and for the AlexNet of 2012 (67 pixels, 512 units in
-fc6 and fc7, 40,000 pictures of Fashion-MNIST, others for each seed, 8 epochs; 24,000 to test on,
-the test part and 14,000 that were not trained on). A pair has the same pictures, weights to begin
-with, order and masks; the last epoch counts, and what it is tested on is read once.
+Claim: test top-1 within 0.3 points, for LeNet-5 (textbook form, Fashion-MNIST, 60,000 pictures, 6
+epochs, 10,000 to test on; 3 seeds) and for the AlexNet of 2012 (67 pixels, 512 units in fc6 and
+fc7, 40,000 pictures of Fashion-MNIST, others for each seed, 8 epochs; 24,000 to test on, the test
+part and 14,000 that were not trained on; 6 seeds). It is of the mean of all seeds and of that of
+the first 3. A pair has the same pictures, weights to begin with, order and masks; the last epoch
+counts, and what it is tested on is read once.
 
-Number of seeds and setting were fixed before the runs. Of 12,000 pictures and 8 epochs, which is
-1,500 steps, AlexNet's training loss still falls by a tenth an epoch at the end, and how far it got
-differs by chance: the same seed's score moved by up to 0.4 points when convolutions and updates
-came to round otherwise, more than three or six seeds can average out. 40,000 are 5,000 steps.
+The setting was fixed before its runs. Of 12,000 pictures and 8 epochs, which is 1,500 steps,
+AlexNet's training loss still falls by a tenth an epoch at the end, and how far it got differs by
+chance: the same seed's score moved by up to 0.4 points when convolutions and updates came to round
+otherwise, more than three or six seeds can average out. 40,000 are 5,000 steps.
 
-    python benchmarks/bf16.py      # about 30 minutes on two cores
+    python benchmarks/bf16.py      # about an hour on two cores
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ import PIL.Image
 import alexnet
 from alexnet.data.sources import Pictures, open_data
 
-WITHIN = 0.003
-SEEDS = (1, 2, 3)
+WITHIN, FIRST = 0.003, 3
+SEEDS = {"lenet5_dense": (1, 2, 3), "alexnet": tuple(range(1, 7))}
 TRAINED_ON, TESTED_TOO = 40_000, 14_000
 TASKS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "lenet5_dense": ("fashion-mnist", "lenet5_dense", "lenet-modern", {"training.epochs": 6}),
@@ -126,19 +127,23 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 for precision, values in scores.items()
             },
             "bf16_minus_fp32": [round(v, 5) for v in _record.paired_interval(apart)],
+            "of_the_first": round(statistics.mean(apart[:FIRST]), 5),
         }
     return {
-        "claim": f"test top-1 within {WITHIN}, means of {len(SEEDS)} seeds",
+        "claim": f"test top-1 within {WITHIN}, means of all seeds and of the first {FIRST}",
         "tasks": tasks,
         "differences_are": "mean, lower and upper end of the 95% interval (Student's t)",
         "runs": runs,
-        "holds": all(abs(found["bf16_minus_fp32"][0]) <= WITHIN for found in tasks.values()),
+        "holds": all(
+            max(abs(found["bf16_minus_fp32"][0]), abs(found["of_the_first"])) <= WITHIN
+            for found in tasks.values()
+        ),
     }
 
 
 def main() -> int:
     """Measure; 1 when the claim does not hold."""
-    result = summary([run for task in TASKS for seed in SEEDS for run in pair(task, seed)])
+    result = summary([run for task in TASKS for seed in SEEDS[task] for run in pair(task, seed)])
     _record.write(__file__, ("torch",), result)
     return 0 if result["holds"] else 1
 

@@ -112,11 +112,8 @@ def pipeline(machine: str) -> Iterator[Row]:
     best = "over the best of that and channels_last, fused, in bf16"
     if kept not in found:
         best += " and fp32, memory and workers kept"
-    anew = "`alexnet` from JPEGs decoded anew, over bare steps"
-    if "alexnet, prepared, over bare steps" in found:
-        anew += ", without a claim"
     for name, about in (
-        ("alexnet over bare steps", anew),
+        ("alexnet over bare steps", "`alexnet` from JPEGs decoded anew, over bare steps"),
         ("alexnet in memory over bare steps", "kept in memory, as by default up to 4 GB"),
         ("alexnet, prepared, over bare steps", "from what `alexnet prepare --format raw` made"),
         ("owt over torchvision", "`alexnet_owt` from JPEGs, over torchvision's reference, fp32"),

@@ -79,6 +79,6 @@ def test_an_endless_one_has_turns_until_the_others_have_ended(tmp_path: Path) ->
     # From its first turn, which comes when all are ready, until the other has ended, however long
     # a loaded machine takes over that; its clock ran about half of the time.
     assert first < shared[0]
-    assert shared[-1] > last - 0.5
+    assert shared[-1] > last - 0.3
     assert 0.4 < own[-1] - own[0] < 0.75 * (shared[-1] - shared[0])
     assert last - first > 1.1
