@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
+import mmap
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alexnet import files
@@ -149,3 +153,55 @@ def test_the_checksum(tmp_path: Path) -> None:
 def test_text_is_utf_8(tmp_path: Path) -> None:
     files.write_text(tmp_path / "x", "Käse ✓")
     assert (tmp_path / "x").read_bytes() == "Käse ✓".encode()
+
+
+def in_memory(path: Path) -> bool:
+    """Whether the system has a file's first bytes at hand."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        pages = (ctypes.c_ubyte * (len(mapped) // mmap.PAGESIZE))()
+        start = ctypes.c_void_p(address(mapped))
+        if ctypes.CDLL(None).mincore(start, ctypes.c_size_t(len(mapped)), pages):
+            pytest.skip("the system does not tell what it has at hand")
+        return bool(pages[0] & 1)
+
+
+def address(mapped: mmap.mmap) -> int:
+    """Where in memory a file is mapped to."""
+    return int(np.frombuffer(mapped, np.uint8).ctypes.data)
+
+
+@pytest.fixture
+def cold(tmp_path: Path) -> Path:
+    """A file that lies on the disk alone."""
+    if sys.platform != "linux":
+        pytest.skip("the system does not tell what it has at hand")
+    path = tmp_path / "cold"
+    path.write_bytes(os.urandom(1 << 16))
+    file = os.open(path, os.O_RDONLY)
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(file)
+    if in_memory(path):
+        pytest.skip("this disk is memory")
+    return path
+
+
+def comes(path: Path) -> bool:
+    """Whether a file is at hand soon."""
+    last = time.monotonic() + 30
+    while not in_memory(path) and time.monotonic() < last:
+        time.sleep(0.01)
+    return in_memory(path)
+
+
+def test_a_file_that_is_expected_is_fetched(cold: Path) -> None:
+    files.expect(cold)
+    assert comes(cold)
+    files.expect(cold.with_name("absent"))  # who reads it will say so
+    files.expect("zero\0byte")
+
+
+def test_a_mapped_file_that_is_expected_is_fetched(cold: Path) -> None:
+    with cold.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        files.expect_mapped(address(mapped) + 100, 1000)
+        assert comes(cold)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
+import mmap
 import os
 import re
 import tempfile
@@ -48,6 +50,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def expect(path: str | os.PathLike[str], offset: int = 0, size: int = 0) -> None:
+    """Have the system fetch ``size`` bytes of a file that are read soon, or all of it (0).
+
+    Nothing is waited for but looking up the file, and nothing is said where that fails: whoever
+    reads it will. Systems without such advice are left alone.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(file)
+
+
+def expect_mapped(address: int, size: int) -> None:
+    """As :func:`expect`, of ``size`` bytes of this process's memory that a file is mapped to."""
+    if hasattr(mmap, "MADV_WILLNEED"):
+        start = address - address % mmap.PAGESIZE
+        length = ctypes.c_size_t(address + size - start)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), length, mmap.MADV_WILLNEED)
 
 
 _OTHERS = re.compile(r"\.tmp[0-9A-Za-z]{6}")

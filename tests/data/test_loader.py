@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -26,11 +28,24 @@ from alexnet.data import (
     open_data,
 )
 from alexnet.data.loader import workers_beside
-from alexnet.data.pictures import Pictures
+from alexnet.data.pictures import Image, Pictures
+from alexnet.data.threads import available_processors, operations_take_all
 from alexnet.errors import FailedError
+from alexnet.layers.native import native
 from alexnet.spec import InputSpec, lenet_spec
 
 SPEC = InputSpec(size=24, resize=32)
+WAYS = ("beside", "between", "processes")
+
+
+@pytest.fixture(params=WAYS)
+def workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Processes that read; none where threads do, beside torch's operations or between them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(available_processors() if request.param == "between" else 1)
+    assert operations_take_all() or request.param != "between" or native().library is None
+    yield 2 if request.param == "processes" else 0
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -46,25 +61,24 @@ def pictures(tmp_path: Path) -> Pictures:
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_streamed_equals_in_memory_with_any_number_of_workers(pictures, train):
+def test_streamed_equals_in_memory_whoever_reads(pictures, train, workers):
     plan = list(epoch_batches(len(pictures), 5, 0, 0, drop_last=False))
     memory = load_pixels(pictures, SPEC, train=train)
     assert isinstance(memory, MemoryPixels)
     side = 32 if train else 24
     wanted = np.stack([fit(pictures.read(index), SPEC, side) for index in range(len(pictures))])
     assert np.array_equal(memory.images.numpy(), wanted)
-    for workers in (0, 2):
-        streamed = load_pixels(pictures, SPEC, train=train, workers=workers, memory_limit=0)
-        assert isinstance(streamed, StreamedPixels)
-        assert (streamed.side, streamed.channels, len(streamed)) == (side, 3, 24)
-        assert list(streamed.names) == list(memory.names)
-        batches = zip(memory.batches(plan), streamed.batches(plan), plan, strict=True)
-        for expected, found, indices in batches:
-            assert expected[0].dtype == torch.uint8
-            assert expected[0].shape == (len(indices), 3, side, side)
-            assert torch.equal(expected[1], torch.from_numpy(pictures.labels)[indices])
-            assert torch.equal(expected[2], indices)
-            assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+    streamed = load_pixels(pictures, SPEC, train=train, workers=workers, memory_limit=0)
+    assert isinstance(streamed, StreamedPixels)
+    assert (streamed.side, streamed.channels, len(streamed)) == (side, 3, 24)
+    assert list(streamed.names) == list(memory.names)
+    batches = zip(memory.batches(plan), streamed.batches(plan), plan, strict=True)
+    for expected, found, indices in batches:
+        assert expected[0].dtype == torch.uint8
+        assert expected[0].shape == (len(indices), 3, side, side)
+        assert torch.equal(expected[1], torch.from_numpy(pictures.labels)[indices])
+        assert torch.equal(expected[2], indices)
+        assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize("limit", [4 << 30, 0])
@@ -98,7 +112,6 @@ def test_arrays_of_the_right_size_need_no_resizing_and_others_get_it(spec):
         assert np.array_equal(batch.numpy(), wanted)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_breaks_while_streaming_is_one_line(pictures, workers):
     assert isinstance(pictures, FilePictures)
     streamed = load_pixels(pictures, SPEC, train=True, workers=workers, memory_limit=0)
@@ -111,13 +124,50 @@ def test_a_file_that_breaks_while_streaming_is_one_line(pictures, workers):
         load_pixels(pictures, SPEC, train=True)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
 def test_a_reader_may_stop_early(pictures, workers):
     streamed = load_pixels(pictures, SPEC, train=True, workers=workers, memory_limit=0)
     batches = streamed.batches(torch.arange(24).split(4))
     assert len(next(batches)[0]) == 4
     batches.close()
     assert len(list(streamed.batches(torch.arange(24).split(4)))) == 6
+
+
+class Told(ArrayPictures):
+    """Pictures that note what is asked of them."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.expected: list[int] = []
+        self.decoded: list[int] = []
+
+    def expect(self, index: int) -> None:
+        self.expected.append(index)
+
+    def decode(self, index: int, at_least: int = 0) -> Image:
+        self.decoded.append(index)
+        return super().decode(index, at_least)
+
+
+@pytest.mark.skipif(native().library is None, reason="needs a C compiler")
+def test_between_operations_files_are_asked_for_ahead_and_read_when_they_are_due() -> None:
+    count, size = 2000, 100
+    images = np.zeros((count, 32, 32, 3), np.uint8)
+    told = Told(images, ("a",), np.zeros(count, np.int64), [str(i) for i in range(count)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(available_processors())
+    try:
+        batches = StreamedPixels(told, SPEC, 32).batches(torch.arange(count).split(size))
+        for number in range(3):
+            next(batches)
+            due = range((number + 1) * size)
+            assert sorted(told.decoded) == list(due)
+            last = time.monotonic() + 30
+            while len(told.expected) < len(due) + 200 and time.monotonic() < last:
+                time.sleep(0.01)
+            assert told.expected == list(range(len(due) + 200))
+        batches.close()
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

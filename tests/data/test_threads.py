@@ -1,16 +1,42 @@
-"""Work in threads: in order, not ahead of its consumer, and out of the way of others' work."""
+"""Work in threads: in order, not ahead of its consumer, and out of the way of others' work.
+
+Between operations: each piece once, on as many threads as operations have.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from alexnet.data.threads import in_threads
+from alexnet.data import threads
+from alexnet.data.threads import (
+    between_operations,
+    in_threads,
+    operations_take_all,
+)
+from alexnet.layers.native import Native, native
+
+compiled = pytest.mark.skipif(native().library is None, reason="needs a C compiler")
+
+
+@pytest.fixture(params=["compiled", "not compiled"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """On three threads of operations, or on this one where nothing could be compiled."""
+    if request.param == "not compiled":
+        monkeypatch.setattr(threads, "native", lambda: Native(None, "left out"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_threads_keep_the_order_and_do_not_run_ahead():
@@ -64,3 +90,61 @@ def test_an_error_in_a_thread_arrives():
 
     with pytest.raises(ZeroDivisionError):
         list(in_threads(work, range(100), threads=2))
+
+
+@pytest.mark.usefixtures("either_way")
+def test_between_operations_each_number_is_worked_on_once() -> None:
+    for count in (0, 1, 2, 100):
+        found: list[int] = []
+        between_operations(found.append, count)
+        assert sorted(found) == list(range(count))
+
+
+@compiled
+def test_between_operations_all_their_threads_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3, timeout=30)  # breaks unless three are there at a time
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        between_operations(lambda number: together.wait(), 3)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)), raising=False)
+        assert operations_take_all()
+        torch.set_num_threads(2)
+        assert not operations_take_all()  # the third is better put to work beside them
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_nothing_is_done_between_operations_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "native", lambda: Native(None, "left out"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    assert not operations_take_all()
+
+
+@pytest.mark.usefixtures("either_way")
+def test_between_operations_an_error_arrives_and_no_more_is_begun() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number == 3:
+            raise ZeroDivisionError("of the fourth")
+        time.sleep(0.01)
+
+    with pytest.raises(ZeroDivisionError, match="of the fourth"):
+        between_operations(work, 1000)
+    assert len(begun) < 20
+    between_operations(begun.append, 2)  # the threads are as good as before
+
+
+@pytest.mark.usefixtures("either_way")
+def test_between_operations_ctrl_c_is_not_lost() -> None:
+    def work(number: int) -> None:
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.002)
+
+    with pytest.raises(KeyboardInterrupt):
+        between_operations(work, 1000)

@@ -73,6 +73,10 @@ class ArchivePictures(Pictures):
         except OSError as error:
             raise DecodeError(f"cannot be read ({error.strerror})") from error
 
+    def expect(self, index: int) -> None:
+        """Have the file's part of the archive fetched."""
+        files.expect(self.path, int(self.offsets[index]), int(self.sizes[index]))
+
     def subset(self, indices: Indices) -> ArchivePictures:
         """The files at ``indices``; nothing is copied but numbers."""
         rows = np.asarray(indices, dtype=np.int64)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet import files
 from alexnet.data.decode import DecodeError, decode
 from alexnet.data.names import ChosenNames, LazyNames
 from alexnet.data.pictures import Image, Indices, Pictures
@@ -128,11 +129,11 @@ class ArrowPictures(Pictures):
         self.rows, self.column, self.chosen = rows, column, chosen
 
     def decode(self, index: int, at_least: int = 0) -> Image:
-        """Decode the row's bytes."""
-        batch, row = self.rows.locate(int(index if self.chosen is None else self.chosen[index]))
+        """Decode the row's bytes; pixels that are stored as they are stay where they lie."""
+        batch, row = self._locate(index)
         if self.column is None:
             shape = [batch.column(name)[row].as_py() for name in ("height", "width", "channels")]
-            return np.frombuffer(batch.column("bytes")[row].as_py(), np.uint8).reshape(shape)
+            return np.frombuffer(batch.column("bytes")[row].as_buffer(), np.uint8).reshape(shape)
         value = batch.column(self.column)[row].as_py()
         encoded = value.get("bytes") if isinstance(value, dict) else value
         if encoded is not None:
@@ -141,6 +142,17 @@ class ArrowPictures(Pictures):
         if not path:
             raise DecodeError("no picture in this row")
         return decode(Path(path), at_least)
+
+    def expect(self, index: int) -> None:
+        """Have the row's bytes fetched."""
+        batch, row = self._locate(index)
+        value = batch.column(self.column or "bytes")[row]
+        stored = (value["bytes"] if hasattr(value, "keys") else value).as_buffer()
+        if stored is not None:
+            files.expect_mapped(stored.address, stored.size)
+
+    def _locate(self, index: int) -> tuple[pyarrow.RecordBatch, int]:
+        return self.rows.locate(int(index if self.chosen is None else self.chosen[index]))
 
     def subset(self, indices: Indices) -> ArrowPictures:
         """The rows at ``indices``; nothing is copied but their numbers."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet import files
 from alexnet.data.archive import ArchivePictures, list_archive
 from alexnet.data.decode import decode
 from alexnet.data.devkit import DEVKIT, Devkit, find_devkit, picture_number
@@ -50,6 +51,10 @@ class FolderPictures(Pictures):
     def decode(self, index: int, at_least: int = 0) -> Image:
         """Decode the file."""
         return decode(self.root / self.names[index], at_least)
+
+    def expect(self, index: int) -> None:
+        """Have the file fetched."""
+        files.expect(self.root / self.names[index])
 
     def subset(self, indices: Indices) -> FolderPictures:
         """The files at ``indices``; nothing is copied but numbers."""

@@ -61,6 +61,10 @@ class LenientPictures(Pictures):
                 "restore the data"
             ) from error
 
+    def expect(self, index: int) -> None:
+        """Have the picture fetched."""
+        self.pictures.expect(index)
+
     def _another(self, index: int, at_least: int) -> Image | None:
         members = np.flatnonzero(self.labels == self.labels[index])
         start = int(np.searchsorted(members, index))

@@ -9,6 +9,7 @@ import abc
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from alexnet.data.fit import fit, pixels_wanted
 from alexnet.data.pictures import ArrayPictures, Indices, Pictures
-from alexnet.data.threads import available_processors, in_threads
+from alexnet.data.threads import (
+    available_processors,
+    between_operations,
+    in_threads,
+    operations_take_all,
+    yield_to_others,
+)
 from alexnet.errors import AlexnetError, FailedError
 from alexnet.progress import track
 from alexnet.spec import InputSpec
@@ -30,7 +37,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 MEMORY_LIMIT = 4 << 30
 """Bytes of decoded pictures that are kept, unless told otherwise."""
-_AHEAD = 256  # pictures that threads may have read before they are asked for
+_AHEAD = 256  # pictures that are read, or fetched from the disk, before they are asked for
 
 
 class Pixels(abc.ABC):
@@ -156,12 +163,14 @@ class StreamedPixels(Pixels):
         self.names = pictures.names
 
     def batches(self, plan: Iterable[Tensor]) -> Generator[Batch, None, None]:
-        """Read ahead, in worker processes or in threads of this one."""
+        """Read ahead, in worker processes or threads; or between operations that need them all."""
         read = partial(_read_fitted, self.pictures, self.spec, self.side)
+        shape = (self.channels, self.side, self.side)
         if self.workers:
             stream = _from_processes(read, plan, self.workers, self.pinned)
+        elif operations_take_all():
+            stream = _between_operations(read, self.pictures.expect, plan, shape)
         else:
-            shape = (self.channels, self.side, self.side)
             stream = _from_threads(read, plan, shape, self.pinned)
         for indices, images in stream:
             yield images, self.labels[indices], indices
@@ -277,6 +286,45 @@ def _from_threads(
         if done == len(under_way[0][0]):
             yield under_way.popleft()
             done = 0
+
+
+def _between_operations(
+    read: _Read,
+    expect: Callable[[int], None],
+    plan: Iterable[Tensor],
+    shape: tuple[int, int, int],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Reads a batch when it is asked for; what lies on a disk is fetched from there before."""
+    asking = ThreadPoolExecutor(1, initializer=yield_to_others)
+    coming: deque[Tensor] = deque()
+
+    def ask(indices: list[int]) -> None:
+        for index in indices:
+            expect(index)
+
+    try:
+        for indices in plan:
+            coming.append(indices)
+            asking.submit(ask, indices.tolist())
+            if len(coming) > 1 and sum(map(len, coming)) > _AHEAD:
+                yield _read_together(read, coming.popleft(), shape)
+        while coming:
+            yield _read_together(read, coming.popleft(), shape)
+    finally:
+        asking.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_together(
+    read: _Read, indices: Tensor, shape: tuple[int, int, int]
+) -> tuple[Tensor, Tensor]:
+    images = torch.empty(len(indices), *shape, dtype=torch.uint8)
+    rooms, wanted = images.numpy(), indices.tolist()
+
+    def work(place: int) -> None:
+        rooms[place] = read(wanted[place])
+
+    between_operations(work, len(wanted))
+    return indices, images
 
 
 class _Reader(Dataset[tuple[Tensor, Tensor] | str]):

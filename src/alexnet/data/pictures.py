@@ -94,6 +94,10 @@ class Pictures(abc.ABC):
                 "keep the pictures unchanged while they are used, then start again"
             ) from error
 
+    def expect(self, index: int) -> None:
+        """Have the system fetch a picture's bytes that are read soon; nothing is waited for."""
+        del index
+
     @abc.abstractmethod
     def subset(self, indices: Indices) -> Pictures:
         """The pictures at ``indices``, in that order."""
@@ -168,6 +172,10 @@ class FilePictures(Pictures):
     def decode(self, index: int, at_least: int = 0) -> Image:
         """Decode the file."""
         return decode(self.paths[index], at_least)
+
+    def expect(self, index: int) -> None:
+        """Have the file fetched."""
+        files.expect(self.paths[index])
 
     def marks(self) -> NDArray[np.int64]:
         """The size of each file; -1 where it cannot be told."""

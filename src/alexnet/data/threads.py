@@ -1,8 +1,9 @@
-"""Work in threads, results in order, a bounded number under way."""
+"""Work in threads: beside what its consumer does, or on the threads of torch's operations."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -11,9 +12,14 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
+from alexnet.layers.native import native
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_WORK = ctypes.CFUNCTYPE(None)
 _NICE = 10  # a ninth of the processor's time beside a thread that has the usual priority
 
 
@@ -40,7 +46,7 @@ def in_threads(
     """
     threads = threads or available_processors()
     ahead = ahead or 8 * threads
-    executor = ThreadPoolExecutor(threads, initializer=_yield_to_others if yielding else None)
+    executor = ThreadPoolExecutor(threads, initializer=yield_to_others if yielding else None)
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -53,7 +59,47 @@ def in_threads(
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _yield_to_others() -> None:
+def between_operations(work: Callable[[int], object], count: int) -> None:
+    """Do ``work(0)`` to ``work(count - 1)`` on the threads of torch's operations, in any order.
+
+    Where an operation keeps all processors busy there is no time beside it: a thread of another
+    kind takes its time from one of the operation's, and the rest wait for that one.
+
+    Args:
+        work: as in :func:`in_threads`. After an error no more is begun, and the error is raised.
+        count: how often.
+    """
+    library = native().library
+    numbers, errors = iter(range(count)), list[BaseException]()
+
+    @_WORK
+    def some() -> None:
+        try:
+            for number in numbers:
+                work(number)
+                if errors:
+                    return
+        except BaseException as error:  # Ctrl-C too: C cannot pass it on
+            errors.append(error)
+
+    if library is None:
+        some()
+    else:
+        library.on_threads(some, torch.get_num_threads())
+    if errors:
+        raise errors[0]
+
+
+def operations_take_all() -> bool:
+    """Whether torch's operations work on all processors, and :func:`between_operations` does."""
+    return (
+        native().library is not None
+        and torch.get_num_threads() >= available_processors()
+        and not torch.cuda.is_initialized()
+    )
+
+
+def yield_to_others() -> None:
     """Lower this thread's priority, where threads have one of their own (Linux)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
