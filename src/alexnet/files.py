@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import json
 import mmap
@@ -73,7 +74,13 @@ def expect_mapped(address: int, size: int) -> None:
     if hasattr(mmap, "MADV_WILLNEED"):
         start = address - address % mmap.PAGESIZE
         length = ctypes.c_size_t(address + size - start)
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), length, mmap.MADV_WILLNEED)
+        _system().madvise(ctypes.c_void_p(start), length, mmap.MADV_WILLNEED)
+
+
+@functools.cache
+def _system() -> ctypes.CDLL:
+    """The functions of the C library that this process has loaded."""
+    return ctypes.CDLL(None)
 
 
 _OTHERS = re.compile(r"\.tmp[0-9A-Za-z]{6}")

@@ -86,6 +86,22 @@ def test_a_picture_of_the_right_size_is_not_touched():
     assert not np.shares_memory(fitted, pixels)
 
 
+@pytest.mark.parametrize(("size", "top", "left"), [((24, 39), 2, 10), ((37, 24), 8, 2)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_of_the_right_shorter_side_is_only_cut(size, top, left, channels):
+    pixels = picture(size[0], size[1], channels)
+    pixels.setflags(write=False)  # as those of prepared data are
+    spec = InputSpec(size=20, resize=24)
+    if channels == 1:
+        spec = spec.replace(channel_order="gray", mean=(0.0,), std=(1.0,))
+    fitted = fit(pixels, spec)
+    square = pixels[top : top + 20, left : left + 20]
+    assert np.array_equal(fitted, square.transpose(2, 0, 1))
+    assert fitted.flags.c_contiguous
+    assert fitted.flags.writeable
+    assert not np.shares_memory(fitted, pixels)
+
+
 def test_gray_and_color():
     gray, color = picture(9, 9, 1), picture(9, 9, 3)
     rgb = InputSpec(size=9, resize=9)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.data import resample
-from alexnet.data.resample import Region, resize_region
-from alexnet.layers.native import native
+from alexnet.data.resample import Region, planes_of_color, resize_region
+from alexnet.layers.native import Native, native
 
 
 def by_torchvision(pixels: np.ndarray, sides: tuple[int, int], how: str) -> np.ndarray:
@@ -72,3 +72,20 @@ def test_without_it_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     found = resize_region(pixels, *asked)
     monkeypatch.setattr(resample, "_by_native", lambda *_: None)
     assert np.array_equal(found, resize_region(pixels, *asked))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_planes_of_any_view(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(resample, "native", lambda: Native(None, "left out"))
+    four = np.random.default_rng(2).integers(0, 256, (40, 75, 4), dtype=np.uint8)
+    whole = np.ascontiguousarray(four[..., :3])
+    views = [
+        whole, whole[3:37, 5:70], whole[::-1], whole[:, ::-1], whole[::2, ::3], whole[..., ::-1],
+        whole.transpose(1, 0, 2), four[..., :3], whole[..., :1], whole[:1, :1], four,
+    ]  # fmt: skip
+    for view in views:
+        found = planes_of_color(view)
+        assert found.flags.c_contiguous
+        assert np.array_equal(found, view.transpose(2, 0, 1))
+        assert not np.shares_memory(found, view)

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from alexnet.data.resample import Region, resize_region
+from alexnet.data.resample import Region, planes_of_color, resize_region
 from alexnet.spec import InputSpec
 
 _FILTERS = {
@@ -45,15 +45,15 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> 
         raise ValueError(f"side={side} must lie between 1 and resize={spec.resize}")
     pixels = _recolored(pixels, spec.channels)
     start = (spec.resize - side) // 2
-    if pixels.shape[:2] != (spec.resize, spec.resize):
-        sides, top, left = _whole(pixels, spec)
+    sides, top, left = _whole(pixels, spec)
+    if pixels.shape[:2] != sides:
         by_bytes = spec.interpolation in _BY_BYTES and pixels.shape[2] == 3
         if by_bytes and max(sides) <= 2 * spec.resize:
             region = Region(top + start, left + start, side, side)
             return resize_region(pixels, sides, region, spec.interpolation)
-        pixels = _resized_by_pillow(pixels, spec, sides, (top, left))
-    square = pixels[start : start + side, start : start + side]
-    return np.array(square.transpose(2, 0, 1), order="C")  # a copy, never a view of `pixels`
+        pixels, top, left = _resized_by_pillow(pixels, spec, sides, (top, left)), 0, 0
+    top, left = top + start, left + start
+    return planes_of_color(pixels[top : top + side, left : left + side])
 
 
 def _recolored(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

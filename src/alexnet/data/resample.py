@@ -71,6 +71,25 @@ def resize_region(
     return np.array(whole[rows, columns].transpose(2, 0, 1), order="C")
 
 
+def planes_of_color(pixels: Bytes) -> Bytes:
+    """A copy with each color in a plane of its own.
+
+    Args:
+        pixels: uint8 ``[rows, columns, C]``.
+
+    Returns:
+        uint8 ``[C, rows, columns]``.
+    """
+    rows, columns, channels = pixels.shape
+    library = native().library
+    if library is None or pixels.strides[1:] != (3, 1) or channels != 3:
+        return np.array(pixels.transpose(2, 0, 1), order="C")  # never a view of `pixels`
+    out = np.empty((3, rows, columns), np.uint8)
+    addresses = (ctypes.c_void_p(part.ctypes.data) for part in (pixels, out))
+    library.planes_of_color(*addresses, *map(ctypes.c_int64, (rows, columns, pixels.strides[0])))
+    return out
+
+
 class _Told(ctypes.Structure):
     """``Region`` of ``native/resize.c``."""
 

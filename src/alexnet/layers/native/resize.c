@@ -95,3 +95,12 @@ int resize_region(const uint8_t *pixels, uint8_t *out, const int32_t *starts, co
   return 0;
 }
 #endif
+
+/* The planes of color of a region whose rows are `stride` bytes apart, without resizing. */
+void planes_of_color(const uint8_t *pixels, uint8_t *restrict out, int64_t rows, int64_t columns,
+                     int64_t stride) {
+  const int64_t plane = rows * columns;
+  for (int64_t y = 0; y < rows; y++, pixels += stride, out += columns)
+    for (int64_t x = 0; x < columns; x++)
+      for (int c = 0; c < 3; c++) out[c * plane + x] = pixels[3 * x + c];
+}
