@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet import files
 from alexnet.data.arrow import ArrowNames, ArrowPictures, NumberedNames, Rows
 from alexnet.data.decode import DecodeError
 from alexnet.data.names import ChosenNames, PackedNames
@@ -100,7 +102,7 @@ def test_files_that_are_no_arrow(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_encoded_rows(tmp_path: Path) -> None:
+def test_encoded_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     Image.new("L", (3, 2), 9).save(tmp_path / "a.png")
@@ -120,6 +122,29 @@ def test_encoded_rows(tmp_path: Path) -> None:
         with pytest.raises(DecodeError, match=reason):
             found.decode(index)
     assert found.marks().tolist() == [len(encoded), -1, -1, 0]
+    fetched = asked_for(monkeypatch)
+    for index in range(4):
+        found.expect(index)
+    assert fetched == [encoded, b""]
+
+
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bytes that the system is asked to fetch, as they come."""
+    fetched: list[bytes] = []
+
+    def note(address: int, size: int) -> None:
+        fetched.append(ctypes.string_at(address, size))
+
+    monkeypatch.setattr(files, "expect_mapped", note)
+    return fetched
+
+
+def test_a_row_s_own_bytes_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = pictures(write(tmp_path, [5, 4])).subset([7, 0, 4])
+    fetched = asked_for(monkeypatch)
+    for index in range(3):
+        every.expect(index)
+    assert fetched == [bytes([number]) * 16 for number in (7, 0, 4)]
 
 
 @given(st.lists(st.text()))

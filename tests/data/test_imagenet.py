@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet import files
 from alexnet.data import Splits, decode, open_data
 from alexnet.data.archive import list_archive
 from alexnet.data.sources import data_folder, list_data
@@ -84,6 +85,31 @@ def test_archives_are_read_in_place(archives: tuple[Path, Words]) -> None:
         assert label == order[(3 * number + 1) % 4]
     assert not found
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_a_picture_s_own_bytes_are_asked_for(
+    unpacked: bool,
+    archives: tuple[Path, Words],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, _ = archives
+    if unpacked:
+        extract(folder, tmp_path / "flat")
+        shutil.copy(folder / DEVKIT, tmp_path / "flat")
+        folder = tmp_path / "flat"
+    fetched: list[bytes] = []
+
+    def note(path: Path, offset: int = 0, size: int = 0) -> None:
+        content = path.read_bytes()
+        fetched.append(content[offset : offset + size] if size else content)
+
+    monkeypatch.setattr(files, "expect", note)
+    pictures = open_data(f"imagenet:{folder}").train
+    for index in range(len(pictures)):
+        pictures.expect(index)
+        assert np.array_equal(decode(fetched.pop()), pictures.read(index))
 
 
 def test_folders_and_kaggle_are_the_same_pictures(
