@@ -6,29 +6,18 @@ Both give the same bytes, so what is trained does not depend on the machine's me
 from __future__ import annotations
 
 import abc
-import signal
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from alexnet.data.fit import fit, pixels_wanted
 from alexnet.data.pictures import ArrayPictures, Indices, Pictures
-from alexnet.data.threads import (
-    available_processors,
-    between_operations,
-    in_threads,
-    operations_take_all,
-    yield_to_others,
-)
-from alexnet.errors import AlexnetError, FailedError
+from alexnet.data.reading import between_steps, from_processes, from_threads
+from alexnet.data.threads import available_processors, in_threads, operations_take_all
 from alexnet.progress import track
 from alexnet.spec import InputSpec
 from alexnet.torchrun import local_world_size
@@ -37,7 +26,6 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 MEMORY_LIMIT = 4 << 30
 """Bytes of decoded pictures that are kept, unless told otherwise."""
-_AHEAD = 256  # pictures that are read, or fetched from the disk, before they are asked for
 
 
 class Pixels(abc.ABC):
@@ -167,11 +155,11 @@ class StreamedPixels(Pixels):
         read = partial(_read_fitted, self.pictures, self.spec, self.side)
         shape = (self.channels, self.side, self.side)
         if self.workers:
-            stream = _from_processes(read, plan, self.workers, self.pinned)
+            stream = from_processes(read, plan, self.workers, self.pinned)
         elif operations_take_all():
-            stream = _between_operations(read, self.pictures.expect, plan, shape)
+            stream = between_steps(read, self.pictures.expect, plan, shape)
         else:
-            stream = _from_threads(read, plan, shape, self.pinned)
+            stream = from_threads(read, plan, shape, self.pinned)
         for indices, images in stream:
             yield images, self.labels[indices], indices
 
@@ -256,120 +244,3 @@ def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | 
 
 def _read_fitted(pictures: Pictures, spec: InputSpec, side: int, index: int) -> NDArray[np.uint8]:
     return fit(pictures.read(index, pixels_wanted(spec.resize)), spec, side)
-
-
-_Read = Callable[[int], NDArray[np.uint8]]
-
-
-def _from_threads(
-    read: _Read, plan: Iterable[Tensor], shape: tuple[int, int, int], pinned: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Reads ahead, so that it overlaps with what is done with a batch.
-
-    Threads write into the batch: whoever waits for it has nothing to copy.
-    """
-    under_way: deque[tuple[Tensor, Tensor]] = deque()
-
-    def places() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for indices in plan:
-            images = torch.empty(len(indices), *shape, dtype=torch.uint8, pin_memory=pinned)
-            under_way.append((indices, images))
-            yield from zip(indices.tolist(), images.numpy(), strict=True)
-
-    def work(place: tuple[int, NDArray[np.uint8]]) -> None:
-        index, room = place
-        room[...] = read(index)
-
-    done = 0
-    for _ in in_threads(work, places(), ahead=_AHEAD, yielding=True):
-        done += 1
-        if done == len(under_way[0][0]):
-            yield under_way.popleft()
-            done = 0
-
-
-def _between_operations(
-    read: _Read,
-    expect: Callable[[int], None],
-    plan: Iterable[Tensor],
-    shape: tuple[int, int, int],
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Reads a batch when it is asked for; what lies on a disk is fetched from there before."""
-    asking = ThreadPoolExecutor(1, initializer=yield_to_others)
-    coming: deque[Tensor] = deque()
-
-    def ask(indices: list[int]) -> None:
-        for index in indices:
-            expect(index)
-
-    try:
-        for indices in plan:
-            coming.append(indices)
-            asking.submit(ask, indices.tolist())
-            if len(coming) > 1 and sum(map(len, coming)) > _AHEAD:
-                yield _read_together(read, coming.popleft(), shape)
-        while coming:
-            yield _read_together(read, coming.popleft(), shape)
-    finally:
-        asking.shutdown(wait=True, cancel_futures=True)
-
-
-def _read_together(
-    read: _Read, indices: Tensor, shape: tuple[int, int, int]
-) -> tuple[Tensor, Tensor]:
-    images = torch.empty(len(indices), *shape, dtype=torch.uint8)
-    rooms, wanted = images.numpy(), indices.tolist()
-
-    def work(place: int) -> None:
-        rooms[place] = read(wanted[place])
-
-    between_operations(work, len(wanted))
-    return indices, images
-
-
-class _Reader(Dataset[tuple[Tensor, Tensor] | str]):
-    """What a worker process does: whole batches, and errors as their text.
-
-    An exception would arrive with the worker's traceback in its message.
-    """
-
-    def __init__(self, read: _Read) -> None:
-        self.read = read
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
-        try:
-            squares = [torch.from_numpy(self.read(index)) for index in indices]
-        except AlexnetError as error:
-            return str(error)
-        return torch.tensor(indices), torch.stack(squares)
-
-
-def _from_processes(
-    read: _Read, plan: Iterable[Tensor], workers: int, pinned: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    loader = DataLoader(
-        _Reader(read),
-        batch_sampler=(indices.tolist() for indices in plan),
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_the_parent,
-        pin_memory=pinned,
-    )
-    for batch in loader:
-        if isinstance(batch, str):
-            raise FailedError(batch)
-        yield batch
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """A worker ends when its parent does: until the checkpoint is written it has to read on.
-
-    A terminal's Ctrl-C, torchrun and Slurm send their signals to the workers as well.
-    """
-    del worker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
