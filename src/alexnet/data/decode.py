@@ -1,13 +1,12 @@
 """A picture file of almost any kind becomes pixels.
 
-JPEG is decoded by simplejpeg (libjpeg-turbo), and by Pillow where that refuses; the rest by Pillow.
+JPEG has a module of its own; the rest is decoded by Pillow.
 Color profiles are not applied, as is the habit in the field.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import stat
 import zlib
 from pathlib import Path
@@ -15,24 +14,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
-import simplejpeg
 import torch
 from numpy.typing import NDArray
 
 from alexnet.data.fit import fit
+from alexnet.data.jpeg import decode_jpeg
 from alexnet.data.pillow import (
     MAX_PIXELS,
     DecodeError,
-    check_size,
     decode_with_pillow,
     eight_bits,
-    formats,
     from_pillow,
     one_line,
-    orientation,
-    upright,
 )
-from alexnet.data.quiet import quiet_pillow
 
 __all__ = ["MAX_PIXELS", "DecodeError", "decode", "fit", "from_any"]
 
@@ -46,11 +40,6 @@ _SIGNATURES = {
     b"MM\0*": "TIFF",
     b"BM": "BMP",
 }
-_ADOBE = b"\xff\xee\x00\x0eAdobe"  # the marker of Adobe's programs, which invert CMYK
-_FEW = 16  # bytes
-_EXIF, _APP1 = b"Exif\0\0", b"\xe1"
-_LAST = (b"\xda", b"\xd9")  # the scan begins, the picture ends
-_ALONE = (b"\x01", *(bytes([number]) for number in range(0xD0, 0xD8)))  # without a length
 _HEIC = frozenset({b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1"})
 
 
@@ -98,85 +87,12 @@ def _decode_stream(file: BinaryIO, size: int, at_least: int) -> NDArray[np.uint8
         raise DecodeError("a HEIC picture: convert it to JPEG or PNG")
     kind = next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), None)
     if kind == "JPEG":
-        return _decode_jpeg(file.read(), at_least)
+        return decode_jpeg(file.read(), at_least)
     if kind == "PNG":
         data = file.read()
         _check_png(data)
         file = io.BytesIO(data)
     return decode_with_pillow(file, kind)
-
-
-def _decode_jpeg(data: bytes, at_least: int) -> NDArray[np.uint8]:
-    try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-        check_size(int(width), int(height))
-        if colors in ("CMYK", "YCCK") and _ADOBE not in data:
-            pixels = _from_ink(simplejpeg.decode_jpeg(data, "CMYK"))
-        else:
-            color = "GRAY" if colors.upper() == "GRAY" else "RGB"
-            smaller = 0 < 2 * at_least <= min(int(height), int(width))
-            least, factor = (at_least, 2) if smaller else (0, 1)
-            pixels = simplejpeg.decode_jpeg(
-                data, color, min_height=least, min_width=least, min_factor=factor
-            )
-    except DecodeError:
-        raise
-    except (ValueError, RuntimeError) as error:
-        reason = one_line(error)
-        kind = _kind_of_damage(reason, data)
-        if kind:
-            raise DecodeError(f"{kind}: {reason}") from error
-        return decode_with_pillow(io.BytesIO(data), "JPEG")
-    return upright(pixels, _jpeg_orientation(data))
-
-
-def _kind_of_damage(reason: str, data: bytes) -> str | None:
-    """Whether a part of the picture is lost, by what libjpeg warns of.
-
-    Strict simplejpeg also refuses what does no harm, where None lets Pillow decide; but Pillow
-    passes over the warnings that a damaged picture gives as well. Bytes left over are harmless
-    where they are few or padding; else what was read before them went astray.
-    """
-    said = reason.lower()
-    if "premature end" in said:
-        return "truncated" if "jpeg file" in said else "damaged"
-    left_over = re.search(r"(\d+) extraneous bytes", said)
-    if left_over:
-        count, end = int(left_over[1]), data.rfind(b"\xff\xd9")
-        padding = len(set(data[max(end - count, 0) : end])) == 1
-        return None if count <= _FEW or padding else "damaged"
-    return "damaged" if "bad huffman code" in said else None
-
-
-def _from_ink(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB of CMYK that is stored as ink: libjpeg-turbo takes every CMYK JPEG for inverted."""
-    light = 255 - ink.astype(np.uint16)
-    return ((light[:, :, :3] * light[:, :, 3:] + 127) // 255).astype(np.uint8)
-
-
-def _jpeg_orientation(data: bytes) -> int:
-    if not _has_exif(data):  # for small pictures opening costs as much as decoding
-        return 1
-    with quiet_pillow(), PIL.Image.open(io.BytesIO(data), formats=formats()) as image:
-        return orientation(image)
-
-
-def _has_exif(data: bytes) -> bool:
-    """Whether a segment before the scan is EXIF's (JPEG, ITU T.81, section B.1.1)."""
-    place = 2
-    while data[place : place + 1] == b"\xff":
-        marker = data[place + 1 : place + 2]
-        if marker == _APP1 and data.startswith(_EXIF, place + 4):
-            return True
-        if marker in _LAST:
-            return False
-        if marker == b"\xff":  # fills up
-            place += 1
-        elif marker in _ALONE:
-            place += 2
-        else:  # libjpeg takes a length that leaves its own bytes out for an empty segment
-            place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
-    return False
 
 
 def _check_png(data: bytes) -> None:
