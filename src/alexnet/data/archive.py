@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import files
-from alexnet.data.decode import DecodeError, decode
+from alexnet.data.decode import DecodeError
 from alexnet.data.named import cache_folder
 from alexnet.data.names import ChosenNames, PackedNames
-from alexnet.data.pictures import Image, Indices, Pictures
+from alexnet.data.pictures import Indices, Pictures
 from alexnet.errors import AlexnetError, FailedError
 from alexnet.progress import track
 
@@ -64,12 +64,12 @@ class ArchivePictures(Pictures):
         super().__init__(classes, labels, names)
         self.path, self.offsets, self.sizes = path, offsets, sizes
 
-    def decode(self, index: int, at_least: int = 0) -> Image:
-        """Decode the file's bytes; the archive is opened anew, which any process can."""
+    def stored(self, index: int) -> bytes:
+        """The file's bytes; the archive is opened anew, which any process can."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 file.seek(int(self.offsets[index]))
-                return decode(file.read(int(self.sizes[index])), at_least)
+                return file.read(int(self.sizes[index]))
         except OSError as error:
             raise DecodeError(f"cannot be read ({error.strerror})") from error
 

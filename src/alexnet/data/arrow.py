@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import files
-from alexnet.data.decode import DecodeError, decode
+from alexnet.data.decode import DecodeError
 from alexnet.data.names import ChosenNames, LazyNames
 from alexnet.data.pictures import Image, Indices, Pictures
 from alexnet.errors import FailedError, missing_extra
@@ -128,8 +128,8 @@ class ArrowPictures(Pictures):
         super().__init__(classes, labels, names)
         self.rows, self.column, self.chosen = rows, column, chosen
 
-    def decode(self, index: int, at_least: int = 0) -> Image:
-        """Decode the row's bytes; pixels that are stored as they are stay where they lie."""
+    def stored(self, index: int) -> Path | bytes | Image:
+        """The row's bytes; pixels that are stored as they are stay where they lie."""
         batch, row = self._locate(index)
         if self.column is None:
             shape = [batch.column(name)[row].as_py() for name in ("height", "width", "channels")]
@@ -137,11 +137,11 @@ class ArrowPictures(Pictures):
         value = batch.column(self.column)[row].as_py()
         encoded = value.get("bytes") if isinstance(value, dict) else value
         if encoded is not None:
-            return decode(encoded, at_least)
+            return encoded
         path = value.get("path") if isinstance(value, dict) else None
         if not path:
             raise DecodeError("no picture in this row")
-        return decode(Path(path), at_least)
+        return Path(path)
 
     def expect(self, index: int) -> None:
         """Have the row's bytes fetched."""

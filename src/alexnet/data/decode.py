@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import stat
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,8 +18,8 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.fit import fit
-from alexnet.data.jpeg import decode_jpeg
+from alexnet.data.fit import fit, pixels_wanted
+from alexnet.data.jpeg import decode_jpeg, square_of_jpeg
 from alexnet.data.pillow import (
     MAX_PIXELS,
     DecodeError,
@@ -27,8 +28,9 @@ from alexnet.data.pillow import (
     from_pillow,
     one_line,
 )
+from alexnet.spec import InputSpec
 
-__all__ = ["MAX_PIXELS", "DecodeError", "decode", "fit", "from_any"]
+__all__ = ["MAX_PIXELS", "DecodeError", "decode", "fit", "from_any", "square"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = {
@@ -60,15 +62,48 @@ def decode(source: str | Path | bytes, at_least: int = 0) -> NDArray[np.uint8]:
     Raises:
         DecodeError: empty, truncated, damaged, too large, not a picture, or not to be read.
     """
+    return _opened(source, lambda file, size: _decode_stream(file, size, at_least))
+
+
+def square(
+    image: str | Path | bytes | PIL.Image.Image | NDArray[Any] | torch.Tensor,
+    spec: InputSpec,
+    side: int | None = None,
+) -> NDArray[np.uint8]:
+    """A picture becomes the square that a network reads: ``fit(from_any(image), spec, side)``.
+
+    What large JPEGs are decoded at suffices for that, and smaller ones are resized meanwhile.
+
+    Args:
+        image: as in :func:`from_any`.
+        spec: as in :func:`alexnet.data.fit.fit`.
+        side: as there.
+
+    Returns:
+        uint8 ``[C, side, side]``.
+
+    Raises:
+        DecodeError: it cannot be decoded.
+    """
+    if not isinstance(image, (str, Path, bytes)):
+        return fit(from_any(image), spec, side)
+    wanted = spec.crop if side is None else side
+    return _opened(image, lambda file, size: _square_of(file, size, spec, wanted))
+
+
+def _opened(
+    source: str | Path | bytes, read: Callable[[BinaryIO, int], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """What ``read`` makes of a file and its size in bytes."""
     try:
         if isinstance(source, bytes):
-            return _decode_stream(io.BytesIO(source), len(source), at_least)
+            return read(io.BytesIO(source), len(source))
         path = Path(source)
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DecodeError("a folder" if path.is_dir() else "not a regular file")
         with path.open("rb") as file:
-            return _decode_stream(file, status.st_size, at_least)
+            return read(file, status.st_size)
     except DecodeError:
         raise
     except OSError as error:
@@ -76,6 +111,18 @@ def decode(source: str | Path | bytes, at_least: int = 0) -> NDArray[np.uint8]:
         raise DecodeError(f"cannot be read ({reason})") from error
     except ValueError as error:  # a path with a zero byte in it
         raise DecodeError(f"cannot be read ({one_line(error)})") from error
+
+
+def _square_of(file: BinaryIO, size: int, spec: InputSpec, side: int) -> NDArray[np.uint8]:
+    if _SIGNATURES.get(file.read(3)) == "JPEG":
+        file.seek(0)
+        data = file.read()
+        found = square_of_jpeg(data, spec, side)
+        if found is not None:
+            return found
+        file = io.BytesIO(data)
+    file.seek(0)
+    return fit(_decode_stream(file, size, pixels_wanted(spec.resize)), spec, side)
 
 
 def _decode_stream(file: BinaryIO, size: int, at_least: int) -> NDArray[np.uint8]:

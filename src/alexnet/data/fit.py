@@ -44,16 +44,33 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> 
     if not 1 <= side <= spec.resize:
         raise ValueError(f"side={side} must lie between 1 and resize={spec.resize}")
     pixels = _recolored(pixels, spec.channels)
-    start = (spec.resize - side) // 2
-    sides, top, left = _whole(pixels, spec)
-    if pixels.shape[:2] != sides:
-        by_bytes = spec.interpolation in _BY_BYTES and pixels.shape[2] == 3
-        if by_bytes and max(sides) <= 2 * spec.resize:
-            region = Region(top + start, left + start, side, side)
-            return resize_region(pixels, sides, region, spec.interpolation)
+    height, width, channels = pixels.shape
+    found = by_region(height, width, spec, side) if channels == 3 else None
+    if found:
+        return resize_region(pixels, *found, spec.interpolation)
+    sides, top, left = _whole(height, width, spec)
+    if (height, width) != sides:
         pixels, top, left = _resized_by_pillow(pixels, spec, sides, (top, left)), 0, 0
+    start = (spec.resize - side) // 2
     top, left = top + start, left + start
     return planes_of_color(pixels[top : top + side, left : left + side])
+
+
+def by_region(
+    height: int, width: int, spec: InputSpec, side: int
+) -> tuple[tuple[int, int], Region] | None:
+    """How :func:`fit` resizes a color picture of this size, if not by Pillow.
+
+    Returns:
+        The sides of the whole, and the region that is kept; None for what is only cut, too.
+    """
+    sides, top, left = _whole(height, width, spec)
+    if (height, width) == sides or max(sides) > 2 * spec.resize:
+        return None
+    if spec.interpolation not in _BY_BYTES:
+        return None
+    start = (spec.resize - side) // 2
+    return sides, Region(top + start, left + start, side, side)
 
 
 def _recolored(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
@@ -64,11 +81,10 @@ def _recolored(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return np.asarray(PIL.Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
 
 
-def _whole(pixels: NDArray[np.uint8], spec: InputSpec) -> tuple[tuple[int, int], int, int]:
+def _whole(height: int, width: int, spec: InputSpec) -> tuple[tuple[int, int], int, int]:
     """Rows and columns of the resized picture, and where its central square begins in it."""
     if spec.fit != "crop":
         return (spec.resize, spec.resize), 0, 0
-    height, width = pixels.shape[:2]
     # As torchvision: the longer side is rounded down, its crop's position to the nearest.
     longer = int(spec.resize * max(height, width) / min(height, width))
     start = round((longer - spec.resize) / 2)

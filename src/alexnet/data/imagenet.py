@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from alexnet import files
 from alexnet.data.archive import ArchivePictures, list_archive
-from alexnet.data.decode import decode
 from alexnet.data.devkit import DEVKIT, Devkit, find_devkit, picture_number
 from alexnet.data.listing import printable
 from alexnet.data.names import ChosenNames, PackedNames
 from alexnet.data.parts import Contents, Part
-from alexnet.data.pictures import Image, Indices, Pictures
+from alexnet.data.pictures import Indices, Pictures
 from alexnet.errors import FailedError, UsageError
 from alexnet.progress import track
 
@@ -48,9 +47,9 @@ class FolderPictures(Pictures):
         super().__init__(classes, labels, names)
         self.root = root
 
-    def decode(self, index: int, at_least: int = 0) -> Image:
-        """Decode the file."""
-        return decode(self.root / self.names[index], at_least)
+    def stored(self, index: int) -> Path:
+        """The file."""
+        return self.root / self.names[index]
 
     def expect(self, index: int) -> None:
         """Have the file fetched."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import io
 import re
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 import simplejpeg
 from numpy.typing import NDArray
 
+from alexnet.data.fit import by_region, pixels_wanted
 from alexnet.data.pillow import (
     DecodeError,
     check_size,
@@ -26,7 +28,9 @@ from alexnet.data.pillow import (
     upright,
 )
 from alexnet.data.quiet import quiet_pillow
+from alexnet.data.resample import plan
 from alexnet.layers.native import native
+from alexnet.spec import InputSpec
 
 _ADOBE = b"\xff\xee\x00\x0eAdobe"  # the marker of Adobe's programs, which invert CMYK
 _FEW = 16  # bytes
@@ -65,23 +69,64 @@ def decode_jpeg(data: bytes, at_least: int = 0) -> Image:
         return decode_with_pillow(io.BytesIO(data), "JPEG")
 
 
-def _by_native(data: bytes, at_least: int) -> Image | None:
-    """The whole picture by ``native/jpeg.c``; None where that does not decode it."""
+def square_of_jpeg(data: bytes, spec: InputSpec, side: int) -> Image | None:
+    """The square of a JPEG that :func:`alexnet.data.fit.fit` makes of its pixels.
+
+    Rows of pixels are resized as they are decoded: the whole picture is nowhere.
+
+    Returns:
+        uint8 ``[3, side, side]``; None where it takes decoding and resizing one after the other.
+
+    Raises:
+        DecodeError: too large.
+    """
     library = native().library
-    if library is None or not hasattr(library, "jpeg_pixels"):
+    head = _head(library, data)
+    if library is None or head is None or head.exif or spec.channels != 3:
         return None
-    told, size = (ctypes.c_int64 * 3)(), ctypes.c_int64(len(data))
-    if library.jpeg_head(data, size, told):
+    if _smaller(head.height, head.width, pixels_wanted(spec.resize)):
+        return None
+    found = by_region(head.height, head.width, spec, side)
+    how = plan(head.height, head.width, *found, spec.interpolation) if found else None
+    if how is None:
+        return None
+    out = np.empty(how.shape, np.uint8)
+    room = ctypes.c_void_p(out.ctypes.data)
+    came = library.jpeg_region(data, ctypes.c_int64(len(data)), room, how.region)
+    return None if came else out
+
+
+class _Head(NamedTuple):
+    height: int
+    width: int
+    exif: bool
+
+
+def _head(library: ctypes.CDLL | None, data: bytes) -> _Head | None:
+    """What a JPEG says of itself; None where ``native/jpeg.c`` does not decode it."""
+    if library is None or not hasattr(library, "jpeg_head"):
+        return None
+    told = (ctypes.c_int64 * 3)()
+    if library.jpeg_head(data, ctypes.c_int64(len(data)), told):
         return None
     height, width, exif = told
     check_size(width, height)
-    if _smaller(height, width, at_least):
+    return _Head(height, width, bool(exif))
+
+
+def _by_native(data: bytes, at_least: int) -> Image | None:
+    """The whole picture by ``native/jpeg.c``; None where that does not decode it."""
+    library = native().library
+    head = _head(library, data)
+    if library is None or head is None or _smaller(head.height, head.width, at_least):
         return None
-    pixels = np.empty((height, width, 3), np.uint8)
+    pixels = np.empty((head.height, head.width, 3), np.uint8)
     room = ctypes.c_void_p(pixels.ctypes.data)
-    if library.jpeg_pixels(data, size, room, ctypes.c_int64(height), ctypes.c_int64(width)):
+    numbers = (ctypes.c_int64(number) for number in (len(data), head.height, head.width))
+    size, height, width = numbers
+    if library.jpeg_pixels(data, size, room, height, width):
         return None
-    return upright(pixels, _orientation(data)) if exif else pixels
+    return upright(pixels, _orientation(data)) if head.exif else pixels
 
 
 def _smaller(height: int, width: int, at_least: int) -> bool:

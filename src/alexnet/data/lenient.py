@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from alexnet.data.parts import Part, check
 from alexnet.data.pictures import Image, Indices, Pictures, Splits
 from alexnet.errors import FailedError
 from alexnet.progress import log
+from alexnet.spec import InputSpec
 
 TRIES = 10
 """Pictures of a class that are tried before it is given up."""
@@ -31,12 +34,34 @@ class LenientPictures(Pictures):
         self.pictures = pictures
         self.mapped = pictures.mapped
 
+    def stored(self, index: int) -> Path | bytes | Image:
+        """What holds the picture itself."""
+        return self.pictures.stored(index)
+
     def decode(self, index: int, at_least: int = 0) -> Image:
         """The picture, or the next of its class that can be decoded."""
+        return self._or_another(index, lambda place: self.pictures.decode(place, at_least))
+
+    def square(self, index: int, spec: InputSpec, side: int) -> Image:
+        """The picture's square, or that of the next of its class that can be decoded."""
+        return self._or_another(index, lambda place: self.pictures.square(place, spec, side))
+
+    def lost(self, index: int, error: DecodeError) -> FailedError:
+        """What is said where others of the class cannot be decoded, either."""
+        return FailedError(
+            f"{self.names[index]} cannot be decoded ({error}), nor can others of its class: "
+            "restore the data"
+        )
+
+    def expect(self, index: int) -> None:
+        """Have the picture fetched."""
+        self.pictures.expect(index)
+
+    def _or_another(self, index: int, read: Callable[[int], Image]) -> Image:
         try:
-            return self.pictures.decode(index, at_least)
+            return read(index)
         except DecodeError as error:
-            found = self._another(index, at_least)
+            found = self._another(index, read)
             if found is None:
                 raise
             log.warning(
@@ -47,30 +72,12 @@ class LenientPictures(Pictures):
             )
             return found
 
-    def read(self, index: int, at_least: int = 0) -> Image:
-        """The picture, or another of its class.
-
-        Raises:
-            FailedError: neither it nor those after it can be decoded.
-        """
-        try:
-            return self.decode(index, at_least)
-        except DecodeError as error:
-            raise FailedError(
-                f"{self.names[index]} cannot be decoded ({error}), nor can others of its class: "
-                "restore the data"
-            ) from error
-
-    def expect(self, index: int) -> None:
-        """Have the picture fetched."""
-        self.pictures.expect(index)
-
-    def _another(self, index: int, at_least: int) -> Image | None:
+    def _another(self, index: int, read: Callable[[int], Image]) -> Image | None:
         members = np.flatnonzero(self.labels == self.labels[index])
         start = int(np.searchsorted(members, index))
         for other in np.roll(members, -start)[1 : TRIES + 1]:
             try:
-                return self.pictures.decode(int(other), at_least)
+                return read(int(other))
             except DecodeError:
                 continue
         return None

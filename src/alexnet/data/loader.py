@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.fit import fit, pixels_wanted
 from alexnet.data.pictures import ArrayPictures, Indices, Pictures
 from alexnet.data.reading import between_steps, from_processes, from_threads
 from alexnet.data.threads import available_processors, in_threads, operations_take_all
@@ -243,4 +242,4 @@ def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | 
 
 
 def _read_fitted(pictures: Pictures, spec: InputSpec, side: int, index: int) -> NDArray[np.uint8]:
-    return fit(pictures.read(index, pixels_wanted(spec.resize)), spec, side)
+    return pictures.read_square(index, spec, side)

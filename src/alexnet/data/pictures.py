@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import files
-from alexnet.data.decode import DecodeError, decode
+from alexnet.data.decode import DecodeError, decode, square
 from alexnet.errors import FailedError
+from alexnet.spec import InputSpec
 
 Indices = NDArray[np.int64] | Sequence[int]
 Image = NDArray[np.uint8]
@@ -69,6 +70,13 @@ class Pictures(abc.ABC):
         return len(self.labels)
 
     @abc.abstractmethod
+    def stored(self, index: int) -> Path | bytes | Image:
+        """What holds a picture: a file, a file's bytes, or pixels, uint8 ``[H, W, 1 or 3]``.
+
+        Raises:
+            DecodeError: there is nothing.
+        """
+
     def decode(self, index: int, at_least: int = 0) -> Image:
         """One picture: uint8 ``[H, W, 3]`` in RGB or ``[H, W, 1]`` in gray.
 
@@ -79,6 +87,21 @@ class Pictures(abc.ABC):
         Raises:
             DecodeError: it cannot be decoded.
         """
+        stored = self.stored(index)
+        return stored if isinstance(stored, np.ndarray) else decode(stored, at_least)
+
+    def square(self, index: int, spec: InputSpec, side: int) -> Image:
+        """One picture as a network reads it: uint8 ``[C, side, side]``.
+
+        Args:
+            index: of the picture.
+            spec: as in :func:`alexnet.data.fit.fit`.
+            side: as there.
+
+        Raises:
+            DecodeError: it cannot be decoded.
+        """
+        return square(self.stored(index), spec, side)
 
     def read(self, index: int, at_least: int = 0) -> Image:
         """One picture that could be decoded before, as :meth:`decode` has it.
@@ -89,10 +112,25 @@ class Pictures(abc.ABC):
         try:
             return self.decode(index, at_least)
         except DecodeError as error:
-            raise FailedError(
-                f"{self.names[index]} could be read before and cannot now ({error}): "
-                "keep the pictures unchanged while they are used, then start again"
-            ) from error
+            raise self.lost(index, error) from error
+
+    def read_square(self, index: int, spec: InputSpec, side: int) -> Image:
+        """One picture that could be decoded before, as :meth:`square` has it.
+
+        Raises:
+            FailedError: it cannot be read any more.
+        """
+        try:
+            return self.square(index, spec, side)
+        except DecodeError as error:
+            raise self.lost(index, error) from error
+
+    def lost(self, index: int, error: DecodeError) -> FailedError:
+        """What is said of a picture that cannot be read any more."""
+        return FailedError(
+            f"{self.names[index]} could be read before and cannot now ({error}): "
+            "keep the pictures unchanged while they are used, then start again"
+        )
 
     def expect(self, index: int) -> None:
         """Have the system fetch a picture's bytes that are read soon; nothing is waited for."""
@@ -134,9 +172,8 @@ class ArrayPictures(Pictures):
             raise ValueError(f"{len(labels)} labels for {len(images)} images: give one an image")
         self.images = images
 
-    def decode(self, index: int, at_least: int = 0) -> Image:
+    def stored(self, index: int) -> Image:
         """A view of the array."""
-        del at_least
         return self.images[index]
 
     def marks(self) -> NDArray[np.int64]:
@@ -169,9 +206,9 @@ class FilePictures(Pictures):
             raise ValueError(f"{len(labels)} labels for {len(paths)} paths: give one a picture")
         self.paths = paths
 
-    def decode(self, index: int, at_least: int = 0) -> Image:
-        """Decode the file."""
-        return decode(self.paths[index], at_least)
+    def stored(self, index: int) -> Path:
+        """The file."""
+        return self.paths[index]
 
     def expect(self, index: int) -> None:
         """Have the file fetched."""

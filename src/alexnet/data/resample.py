@@ -90,45 +90,84 @@ def planes_of_color(pixels: Bytes) -> Bytes:
     return out
 
 
-class _Told(ctypes.Structure):
-    """``Region`` of ``native/resize.c``."""
+class _Region(ctypes.Structure):
+    """``Region`` of ``native/resize.h``."""
 
     _fields_ = (
         *(
             (name, ctypes.c_int64)
             for name in (
-                "height", "width", "rows", "columns", "first_row", "last_row", "row_pairs",
-                "column_pairs",
+                "height", "width", "rows", "columns", "first_row", "last_row", "first_column",
+                "last_column", "row_pairs", "column_pairs", "row_bits", "column_bits",
             )
         ),
-        ("row_bits", ctypes.c_int),
-        ("column_bits", ctypes.c_int),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "starts", "picks", "row_weights", "tops", "heights", "column_weights",
+            )
+        ),
     )  # fmt: skip
 
 
-def _by_native(
-    pixels: Bytes, sides: tuple[int, int], region: Region, interpolation: str
-) -> Bytes | None:
-    """The region by ``native/resize.c``; None where that cannot be done."""
+@dataclass(frozen=True)
+class Plan:
+    """How C computes a region; it is read there, by many threads at once.
+
+    Attributes:
+        library: that does it.
+        shape: of the result, ``[3, rows, columns]``.
+        region: a pointer to ``Region`` of ``native/resize.h``.
+        tables: what that points to.
+    """
+
+    library: ctypes.CDLL
+    shape: tuple[int, int, int]
+    region: object
+    tables: tuple[NDArray[np.generic], ...]
+
+
+@functools.lru_cache(maxsize=256)
+def plan(
+    height: int, width: int, sides: tuple[int, int], region: Region, interpolation: str
+) -> Plan | None:
+    """How a picture's region is resized in C; None where it is not.
+
+    Args:
+        height: of the picture, in pixels.
+        width: of the picture.
+        sides: as for :func:`resize_region`, as are the others.
+        region: what is wanted.
+        interpolation: by what.
+    """
     library = native().library
     if library is None or not hasattr(library, "resize_region"):
         return None
-    height, width = pixels.shape[:2]
     row = _row_tables(width, sides[1], region.left, region.columns, interpolation)
     if row is None:
         return None
     tops, heights, down, bits = _weights(height, sides[0], interpolation)
     rows = slice(region.top, region.top + region.rows)
     tops, heights, down = (np.ascontiguousarray(part[rows]) for part in (tops, heights, down))
-    out = np.empty((3, region.rows, region.columns), np.uint8)
-    told = _Told(
+    tables = row.starts, row.picks, row.weights, tops, heights, down
+    told = _Region(
         height, width, region.rows, region.columns, int(tops[0]), int((tops + heights).max()),
-        row.picks.shape[1], down.shape[1] // 2, row.bits, bits,
+        row.first, row.last, row.picks.shape[1], down.shape[1] // 2, row.bits, bits,
+        *(part.ctypes.data for part in tables),
     )  # fmt: skip
-    parts = pixels, out, row.starts, row.picks, row.weights, tops, heights, down
-    if library.resize_region(
-        *(part.ctypes.data_as(ctypes.c_void_p) for part in parts), ctypes.byref(told)
-    ):
+    return Plan(library, (3, region.rows, region.columns), ctypes.pointer(told), tables)
+
+
+def _by_native(
+    pixels: Bytes, sides: tuple[int, int], region: Region, interpolation: str
+) -> Bytes | None:
+    """The region by ``native/resize.c``; None where that cannot be done."""
+    how = plan(*pixels.shape[:2], sides, region, interpolation)
+    if how is None:
+        return None
+    out = np.empty(how.shape, np.uint8)
+    addresses = (ctypes.c_void_p(part.ctypes.data) for part in (pixels, out))
+    if how.library.resize_region(*addresses, how.region):
         raise MemoryError("no memory to resize a picture")
     return out
 
@@ -175,12 +214,17 @@ def _filter(x: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Row:
-    """Tables for :data:`_AT_ONCE` places of a row together, as ``native/resize.c`` reads them."""
+    """Tables for :data:`_AT_ONCE` places of a row together, as ``native/resize.c`` reads them.
+
+    Of the row's pixels they need those from ``first`` up to ``last``.
+    """
 
     starts: NDArray[np.int32]
     picks: Bytes
     weights: NDArray[np.int16]
     bits: int
+    first: int
+    last: int
 
 
 @functools.lru_cache(maxsize=256)
@@ -208,4 +252,6 @@ def _row_tables(size: int, wanted: int, left: int, columns: int, interpolation: 
         picks=laid(picks).astype(np.uint8),
         weights=laid(weights.astype(np.int64)).astype(np.int16),
         bits=bits,
+        first=int(first.min()),
+        last=int((first + count).max()),
     )

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from alexnet.data.decode import from_any
-from alexnet.data.fit import fit, pixels_wanted
+from alexnet.data.decode import square
 from alexnet.errors import AlexnetError, UsageError
 from alexnet.models.pretrained import LoadedModel, load_run
 from alexnet.models.registry import model_entry
@@ -103,12 +102,11 @@ class Classifier:
             The path, and its answers or what is wrong with it.
         """
         _check(top, batch_size)
-        wanted = pixels_wanted(self.spec.resize)
         for chunk in _chunks(paths, batch_size):
             squares, errors = {}, {}
             for number, path in enumerate(chunk):
                 try:
-                    squares[number] = fit(from_any(path, wanted), self.spec)
+                    squares[number] = square(path, self.spec)
                 except AlexnetError as error:
                     errors[number] = str(error)
             found = dict(zip(squares, self._classify(list(squares.values()), top), strict=True))
@@ -116,8 +114,7 @@ class Classifier:
                 yield path, errors[number] if number in errors else found[number]
 
     def _answers(self, images: Sequence[Any], top: int) -> list[list[Prediction]]:
-        wanted = pixels_wanted(self.spec.resize)
-        return self._classify([fit(from_any(image, wanted), self.spec) for image in images], top)
+        return self._classify([square(image, self.spec) for image in images], top)
 
     @torch.inference_mode()
     def _classify(self, squares: list[Any], top: int) -> list[list[Prediction]]:

@@ -7,7 +7,7 @@
  * freed of its stuffing before. Transform and upsampling are those of jidctint.c and jdsample.c
  * ("fancy", a triangle), where no sum leaves 16 bits, which libjpeg-turbo's own code depends on.
  */
-#include "vectors.h"
+#include "resize.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 
@@ -465,38 +465,63 @@ static int one_level(int direct, uint8_t *to, int64_t stride) {
   return direct >= -(1 << 12) && direct < 1 << 12 ? DONE : REFUSED;
 }
 
+/* A block of each unit (MCU). */
+typedef struct {
+  const Codes *direct, *running;
+  const uint16_t *scales;
+  int *last;
+  uint8_t *strips[STRIPS]; /* where it lies in the first unit */
+  int64_t step, stride;    /* from unit to unit, and from row to row */
+} Slot;
+
 typedef struct {
   int16_t blocks[(BLOCKS + 1) * AREA]; /* what lies behind a block may be written before the next */
   uint8_t order[2 * NO_MORE];          /* ORDER, and what lies behind the block */
+  Slot slots[BLOCKS];
+  int count; /* of slots */
   Whole beyond;
 } Work;
 
-/* One unit (MCU), the `x`th of its row, into the planes' strips. */
-static int read_unit(Picture *p, Stream *stream, Work *work, int64_t x, int strip) {
+static void lay_out(Picture *p, Work *work) {
+  for (int c = 0; c < COLORS; c++) {
+    Plane *plane = &p->planes[c];
+    for (int y = 0; y < plane->down; y++)
+      for (int x = 0; x < plane->across; x++) {
+        const int64_t place = SIDE * (y * plane->stride + x);
+        work->slots[work->count++] = (Slot){
+            p->codes[0][plane->direct], p->codes[1][plane->running], p->scales[plane->scale],
+            &plane->last, {plane->strips[0] + place, plane->strips[1] + place},
+            SIDE * plane->across, plane->stride};
+      }
+  }
+}
+
+/* One unit, the `x`th of its row, into the planes' strips if it is wanted. */
+static int read_unit(Stream *stream, Work *work, int64_t x, int strip, int wanted) {
   const int16_t *blocks[BLOCKS + TOGETHER];
   const uint16_t *scales[BLOCKS + TOGETHER];
   uint8_t *to[BLOCKS + TOGETHER];
   int64_t strides[BLOCKS + TOGETHER];
-  int empty[BLOCKS + TOGETHER], n = 0;
-  for (int c = 0; c < COLORS; c++) {
-    Plane *plane = &p->planes[c];
-    for (int i = 0; i < plane->across * plane->down; i++, n++) {
-      const int64_t column = x * plane->across + i % plane->across, row = i / plane->across;
-      int16_t *block = work->blocks + n * AREA;
-      if (read_block(stream, p->codes[0][plane->direct], p->codes[1][plane->running], work->order,
-                     &plane->last, block, &empty[n]))
-        return REFUSED;
-      blocks[n] = block;
-      scales[n] = p->scales[plane->scale];
-      strides[n] = plane->stride;
-      to[n] = plane->strips[strip] + row * SIDE * plane->stride + column * SIDE;
-    }
+  int empty[BLOCKS + TOGETHER];
+  const int count = work->count;
+  for (int i = 0; i < count; i++) {
+    const Slot *slot = &work->slots[i];
+    if (read_block(stream, slot->direct, slot->running, work->order, slot->last,
+                   work->blocks + i * AREA, &empty[i]))
+      return REFUSED;
   }
-  for (int i = n; i % TOGETHER; i++) { /* twice, so that none is missing */
-    blocks[i] = blocks[n - 1], scales[i] = scales[n - 1], strides[i] = strides[n - 1];
-    to[i] = to[n - 1], empty[i] = empty[n - 1];
+  if (stream->at - stream->end > 8) return REFUSED;
+  if (!wanted) return DONE;
+  for (int i = 0; i < count + TOGETHER - 1; i++) { /* the last one twice, so that none is missing */
+    const int n = i < count ? i : count - 1;
+    const Slot *slot = &work->slots[n];
+    blocks[i] = work->blocks + n * AREA;
+    scales[i] = slot->scales;
+    to[i] = slot->strips[strip] + x * slot->step;
+    strides[i] = slot->stride;
+    empty[i] = empty[n];
   }
-  for (int i = 0; i < n; i += TOGETHER) {
+  for (int i = 0; i < count; i += TOGETHER) {
     int all_empty = 1;
     for (int b = 0; b < TOGETHER; b++) all_empty &= empty[i + b];
     if (!all_empty) transform(blocks + i, scales + i, to + i, strides + i, &work->beyond);
@@ -504,7 +529,7 @@ static int read_unit(Picture *p, Stream *stream, Work *work, int64_t x, int stri
       for (int b = 0; b < TOGETHER; b++)
         if (one_level(blocks[i + b][0] * scales[i + b][0], to[i + b], strides[i + b])) return REFUSED;
   }
-  return stream->at - stream->end <= 8 ? DONE : REFUSED;
+  return DONE;
 }
 
 /* Fewer than 8 bits are left, and none are missing. */
@@ -513,13 +538,42 @@ static int used_up(const Stream *s) {
   return left >= 0 && left < 8;
 }
 
-static int decode_scan(Picture *p, const uint8_t *from, const uint8_t *end, uint8_t *pixels,
-                       uint8_t *plain, uint8_t *rows, Work *work) {
+/* Where the rows of pixels go: one after another, or into a region that is resized. */
+typedef struct {
+  uint8_t *pixels, *row, *room;
+  const Region *region;
+} Goal;
+
+enum { AROUND = 4 }; /* pixels that an upsampled one depends on, at most so far away */
+
+static int is_wanted(const Picture *p, const Goal *goal, int64_t m, int64_t x) {
+  const Region *r = goal->region;
+  const int64_t wide = SIDE * p->planes[0].across, high = SIDE * p->planes[0].down;
+  return !r || ((m + 1) * high > r->first_row - AROUND && m * high < r->last_row + AROUND &&
+                (x + 1) * wide > r->first_column - AROUND && x * wide < r->last_column + AROUND);
+}
+
+static void put_pixels(const Picture *p, const Goal *goal, int64_t y, uint16_t *lines) {
+  const Region *r = goal->region;
+  const int64_t room = p->planes[0].stride;
+  if (r && (y < r->first_row || y >= r->last_row)) return;
+  uint16_t *sums = lines + LINE, *wide = sums + room;
+  const uint8_t *luma = row_of(&p->planes[0], y);
+  const uint8_t *blue = wide_row(p, 1, y, sums, wide), *red = wide_row(p, 2, y, sums, wide + room);
+  const int64_t first = r ? r->first_column : 0, last = r ? r->last_column : p->width;
+  uint8_t *to = r ? goal->row : goal->pixels + y * p->width * COLORS;
+  colored(luma + first, blue + first, red + first, last - first, (uint8_t *)(wide + 2 * room), room,
+          to + first * COLORS);
+#ifdef REGIONS
+  if (r) region_row(r, to, last * COLORS, y, goal->room);
+#endif
+}
+
+static int decode_scan(Picture *p, const uint8_t *from, const uint8_t *end, const Goal *goal,
+                       uint8_t *plain, uint16_t *lines, Work *work) {
   const int across = p->planes[0].across, down = p->planes[0].down;
   const int64_t in_row = p->planes[0].stride / SIDE / across, high = SIDE * down;
-  const int64_t unit_rows = (p->height + high - 1) / high, room = p->planes[0].stride;
-  uint16_t *sums = (uint16_t *)rows + LINE, *blue = sums + room, *red = blue + room;
-  uint8_t *apart = (uint8_t *)(red + room);
+  const int64_t unit_rows = (p->height + high - 1) / high;
   Stream stream = {0};
   int64_t left = 0, restarts = 0, done = 0;
   for (int64_t m = 0; m < unit_rows; m++) {
@@ -536,14 +590,11 @@ static int decode_scan(Picture *p, const uint8_t *from, const uint8_t *end, uint
         for (int c = 0; c < COLORS; c++) p->planes[c].last = 0;
         left = p->interval ? p->interval : unit_rows * in_row;
       }
-      if (read_unit(p, &stream, work, x, m % STRIPS)) return REFUSED;
+      if (read_unit(&stream, work, x, m % STRIPS, is_wanted(p, goal, m, x))) return REFUSED;
     }
-    /* The last row of chroma halved needs the next one. */
+    /* The last row of chroma that is halved needs the next one. */
     const int64_t next = m + 1 < unit_rows ? (m + 1) * high - (down - 1) : p->height;
-    for (; done < next; done++)
-      colored(row_of(&p->planes[0], done), wide_row(p, 1, done, sums, blue),
-              wide_row(p, 2, done, sums, red), p->width, apart, room,
-              pixels + done * p->width * COLORS);
+    for (; done < next; done++) put_pixels(p, goal, done, lines);
   }
   int beyond = 0;
   for (int i = 0; i < TOGETHER * SIDE; i++) beyond |= (work->beyond[i] & ~0x7fffu) != 0;
@@ -552,43 +603,62 @@ static int decode_scan(Picture *p, const uint8_t *from, const uint8_t *end, uint
 
 /* Height, width, and whether there is EXIF, if this is a JPEG that is decoded here. */
 int jpeg_head(const uint8_t *data, int64_t size, int64_t *told) {
-  Picture *p = calloc(1, sizeof *p);
-  if (!p) return NO_MEMORY;
-  const int came = read_head(p, data, size);
-  told[0] = p->height, told[1] = p->width, told[2] = p->exif;
-  free(p);
+  Picture p = {0};
+  const int came = read_head(&p, data, size);
+  told[0] = p.height, told[1] = p.width, told[2] = p.exif;
+  return came;
+}
+
+static int decode(Picture *p, const uint8_t *data, int64_t size, Goal *goal) {
+  int64_t strips[COLORS], all_strips = 0;
+  for (int c = 0; c < COLORS; c++) {
+    strips[c] = SIDE * p->planes[c].down * p->planes[c].stride;
+    all_strips += STRIPS * strips[c];
+  }
+  /* Lines: sums, two of chroma and two bytes for each of three colors, and around the sums. */
+  const int64_t lines = 2 * (2 * LINE + 5 * p->planes[0].stride), row = COLORS * p->width + LINE;
+  uint8_t *plain = malloc(size - p->start + SLACK), *rows = malloc(lines + all_strips + row);
+  Work *work = aligned_alloc(LINE, (sizeof *work + LINE - 1) / LINE * LINE);
+  int came = NO_MEMORY;
+  if (plain && rows && work) {
+    uint8_t *strip = rows + lines;
+    for (int c = 0; c < COLORS; c++)
+      for (int s = 0; s < STRIPS; s++, strip += strips[c]) p->planes[c].strips[s] = strip;
+    goal->row = strip;
+    memset(work, 0, sizeof *work);
+    memset(work->order, AREA, sizeof work->order);
+    memcpy(work->order, ORDER, AREA);
+    lay_out(p, work);
+    came = decode_scan(p, data + p->start, data + size, goal, plain, (uint16_t *)rows, work);
+  }
+  free(plain);
+  free(rows);
+  free(work);
   return came;
 }
 
 /* Into `pixels`, [height, width, 3] in RGB; what is there means nothing where this is refused. */
 int jpeg_pixels(const uint8_t *data, int64_t size, uint8_t *pixels, int64_t height, int64_t width) {
-  Picture *p = calloc(1, sizeof *p);
-  Work *work = aligned_alloc(LINE, (sizeof *work + LINE - 1) / LINE * LINE);
-  uint8_t *plain = NULL, *rows = NULL;
-  int came = p && work ? read_head(p, data, size) : NO_MEMORY;
-  if (came == DONE && (p->height != height || p->width != width)) came = REFUSED;
-  if (came == DONE) {
-    int64_t strips = 0;
-    for (int c = 0; c < COLORS; c++) strips += SIDE * p->planes[c].down * p->planes[c].stride;
-    const int64_t lines = 2 * LINE * 2 + 9 * p->planes[0].stride + LINE;
-    plain = malloc(size - p->start + SLACK);
-    rows = aligned_alloc(LINE, (lines + STRIPS * strips + LINE - 1) / LINE * LINE);
-    came = plain && rows ? DONE : NO_MEMORY;
-    if (came == DONE) {
-      uint8_t *strip = rows + (lines + LINE - 1) / LINE * LINE - LINE;
-      for (int c = 0; c < COLORS; c++)
-        for (int s = 0; s < STRIPS; s++, strip += SIDE * p->planes[c].down * p->planes[c].stride)
-          p->planes[c].strips[s] = strip;
-      memset(work, 0, sizeof *work);
-      memset(work->order, AREA, sizeof work->order);
-      memcpy(work->order, ORDER, AREA);
-      came = decode_scan(p, data + p->start, data + size, pixels, plain, rows, work);
-    }
-  }
-  free(p);
-  free(work);
-  free(plain);
-  free(rows);
+  Picture p = {0};
+  const int came = read_head(&p, data, size);
+  if (came) return came;
+  if (p.height != height || p.width != width) return REFUSED;
+  return decode(&p, data, size, &(Goal){.pixels = pixels});
+}
+
+#ifdef REGIONS
+/* A region of the picture resized, into `out`, [3, rows, columns]. */
+int jpeg_region(const uint8_t *data, int64_t size, uint8_t *out, const Region *r) {
+  Picture p = {0};
+  Goal goal = {.region = r};
+  int came = read_head(&p, data, size);
+  if (came) return came;
+  if (p.height != r->height || p.width != r->width) return REFUSED;
+  if (!(goal.room = region_room(r))) return NO_MEMORY;
+  came = decode(&p, data, size, &goal);
+  if (came == DONE) region_columns(r, goal.room, out);
+  free(goal.room);
   return came;
 }
+#endif
 #endif

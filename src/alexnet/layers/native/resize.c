@@ -6,23 +6,10 @@
  * and compute no more than the region. Processors that cannot pick bytes from two vectors at once
  * (AVX-512 VBMI) are better served by torch's.
  */
-#include "vectors.h"
+#include "resize.h"
 
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
-#include <immintrin.h>
-
+#ifdef REGIONS
 enum { COLORS = 3, AT_ONCE = 16 };
-
-/* `pairs` pairs of weights for each place, the second of an odd number being 0. Along a row, for
- * AT_ONCE places together: where the first of their pixels is, and for each pair of weights the 32
- * bytes to pick from there on. */
-typedef struct {
-  int64_t height, width;        /* of the picture, [height, width, 3] */
-  int64_t rows, columns;        /* of the region; columns are a multiple of AT_ONCE in the tables */
-  int64_t first_row, last_row;  /* rows of the picture that the region needs */
-  int64_t row_pairs, column_pairs;
-  int row_bits, column_bits;    /* of the weights behind the point */
-} Region;
 
 /* 64 bytes of which `left` are there. */
 ALWAYS __m512i some(const uint8_t *from, int64_t left) {
@@ -30,9 +17,18 @@ ALWAYS __m512i some(const uint8_t *from, int64_t left) {
   return _mm512_maskz_loadu_epi8(left > 0 ? ((uint64_t)1 << left) - 1 : 0, from);
 }
 
-static void along_row(const uint8_t *row, int64_t left, uint8_t *to, int64_t plane,
-                      const int32_t *starts, const uint8_t *picks, const int16_t *weights,
-                      const Region *r) {
+static int64_t stride_of(const Region *r) { return (r->columns + AT_ONCE - 1) / AT_ONCE * AT_ONCE; }
+
+static int64_t plane_of(const Region *r) { return (r->last_row - r->first_row) * stride_of(r); }
+
+uint8_t *region_room(const Region *r) { return malloc(COLORS * plane_of(r)); }
+
+void region_row(const Region *r, const uint8_t *row, int64_t left, int64_t y, uint8_t *room) {
+  const int64_t plane = plane_of(r);
+  const int32_t *starts = r->starts;
+  const uint8_t *picks = r->picks;
+  const int16_t *weights = r->row_weights;
+  uint8_t *to = room + (y - r->first_row) * stride_of(r);
   const __m512i half = _mm512_set1_epi32(1 << (r->row_bits - 1));
   const __m128i bits = _mm_cvtsi32_si128(r->row_bits);
   for (int64_t x = 0; x < r->columns; x += AT_ONCE) {
@@ -73,25 +69,25 @@ static void along_columns(const uint8_t *from, uint8_t *to, int64_t stride, int6
   }
 }
 
-/* `tops` and `heights`, `[rows]`, tell which rows of the picture a row of the region is made of. */
-int resize_region(const uint8_t *pixels, uint8_t *out, const int32_t *starts, const uint8_t *picks,
-                  const int16_t *row_weights, const int32_t *tops, const int32_t *heights,
-                  const int16_t *column_weights, const Region *r) {
-  const int64_t stride = (r->columns + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
-  const int64_t plane = (r->last_row - r->first_row) * stride, whole = r->height * r->width * COLORS;
-  uint8_t *between = malloc(COLORS * plane);
-  if (!between) return 1;
-  for (int64_t y = r->first_row; y < r->last_row; y++) {
-    const int64_t at = y * r->width * COLORS;
-    along_row(pixels + at, whole - at, between + (y - r->first_row) * stride, plane, starts, picks,
-              row_weights, r);
-  }
+void region_columns(const Region *r, const uint8_t *room, uint8_t *out) {
+  const int64_t stride = stride_of(r), plane = plane_of(r);
   for (int c = 0; c < COLORS; c++)
     for (int64_t y = 0; y < r->rows; y++)
-      along_columns(between + c * plane + (tops[y] - r->first_row) * stride,
+      along_columns(room + c * plane + (r->tops[y] - r->first_row) * stride,
                     out + (c * r->rows + y) * r->columns, stride, r->columns,
-                    column_weights + 2 * r->column_pairs * y, heights[y], r->column_bits);
-  free(between);
+                    r->column_weights + 2 * r->column_pairs * y, r->heights[y], r->column_bits);
+}
+
+int resize_region(const uint8_t *pixels, uint8_t *out, const Region *r) {
+  const int64_t whole = r->height * r->width * COLORS;
+  uint8_t *room = region_room(r);
+  if (!room) return 1;
+  for (int64_t y = r->first_row; y < r->last_row; y++) {
+    const int64_t at = y * r->width * COLORS;
+    region_row(r, pixels + at, whole - at, y, room);
+  }
+  region_columns(r, room, out);
+  free(room);
   return 0;
 }
 #endif
