@@ -28,17 +28,21 @@ typedef uint32_t Whole __attribute__((vector_size(4 * (LANES > 8 ? 16 : 8))));
 typedef int32_t Signed __attribute__((vector_size(sizeof(Whole))));
 enum { TOGETHER = sizeof(Whole) / 4 / SIDE }; /* blocks that are transformed */
 
-/* What the next LOOK bits begin with, one number or two: how many bits to drop (6 bits), whether more
- * are needed (1), coefficients to skip before the first and from it to the second (8 from the 8th and
- * from the 16th), and both numbers (16 from the 32nd and from the 48th); twice the same if it is one.
- * Where more are needed the first number is how many bits of its own follow. */
+/* What the next LOOK bits begin with, a code and its number or two of both, in bits from
+ *    0  how many bits to drop (6)
+ *    6  whether there is more than these LOOK bits to the first (1)
+ *    8  coefficients to skip (8)
+ *   16  how many further the coefficient after it, or after the second, is (8)
+ *   32  the first number, or how many bits of it follow the code (16)
+ *   48  the second number, or the first again (16)
+ */
 typedef struct {
   uint64_t entries[1 << LOOK];
   uint8_t firsts[1 << LOOK];      /* bits of the first alone */
   uint32_t limits[MOST_BITS + 1]; /* of 16 bits, the least that belong to a longer code */
   int32_t offsets[MOST_BITS + 1];
   uint8_t told[17 + 256];         /* the segment that this was made of */
-  int usable;
+  int of_ac, usable;
 } Codes;
 enum { MORE = 64 };
 
@@ -82,7 +86,11 @@ static int number_of(uint32_t bits, int size) { /* T.81, figure F.12 */
 
 static uint64_t entry_of(int number, int skip, int bits) {
   const uint64_t low = (uint16_t)number;
-  return low << 48 | low << 32 | (uint64_t)skip << 8 | bits;
+  return low << 48 | low << 32 | (uint32_t)((skip + 1) << 16 | skip << 8 | bits);
+}
+
+static int skip_of(const Codes *codes, int symbol) {
+  return !codes->of_ac ? 0 : symbol ? symbol >> 4 : NO_MORE;
 }
 
 static int make_codes(Codes *codes, const uint8_t *counts, int of_ac) { /* T.81, C.2 */
@@ -91,14 +99,15 @@ static int make_codes(Codes *codes, const uint8_t *counts, int of_ac) { /* T.81,
   uint32_t code = 0;
   if (!singles) return NO_MEMORY;
   for (int i = 0; i < 1 << LOOK; i++) singles[i] = MORE;
+  codes->of_ac = of_ac;
   codes->usable = 1;
   for (int length = 1, next = 0; length <= MOST_BITS; length++, code <<= 1) {
     codes->offsets[length] = next - (int)code;
     for (int i = 0; i < counts[length]; i++, next++, code++) {
       const int symbol = symbols[next], size = symbol & 15, left = LOOK - length;
-      const int skip = !of_ac ? 0 : symbol ? symbol >> 4 : NO_MORE;
+      const int skip = skip_of(codes, symbol);
       if (code >> length) codes->usable = 0;
-      if (of_ac ? size > 10 || (!size && skip % NO_MORE % 15) : symbol > 11) codes->usable = 0;
+      if (of_ac ? size > 10 || (!size && symbol % 0xf0) : symbol > 11) codes->usable = 0;
       if (!codes->usable || left < 0) continue;
       for (uint32_t bits = 0; bits < 1u << left; bits++)
         singles[code << left | bits] =
@@ -108,14 +117,12 @@ static int make_codes(Codes *codes, const uint8_t *counts, int of_ac) { /* T.81,
     codes->limits[length] = code << (MOST_BITS - length);
   }
   for (uint32_t bits = 0; bits < 1 << LOOK; bits++) {
-    uint64_t entry = singles[bits];
-    const int first = codes->firsts[bits] = entry & (MORE - 1);
+    const uint64_t entry = codes->entries[bits] = singles[bits];
+    const int first = codes->firsts[bits] = entry & 63;
     const uint64_t other = singles[bits << first & ((1 << LOOK) - 1)];
-    const int both = first + (other & (MORE - 1));
-    if (of_ac && !((entry | other) & MORE) && (entry >> 8 & 255) < NO_MORE && both <= LOOK)
-      entry = other >> 48 << 48 | (uint64_t)(uint32_t)(entry >> 32 & 0xffff) << 32 |
-              ((other >> 8 & 255) + 1) << 16 | (entry >> 8 & 255) << 8 | both;
-    codes->entries[bits] = entry;
+    const int both = first + (int)(other & 63);
+    if (!of_ac || both > LOOK || ((entry | other) & MORE) || (entry >> 8 & 255) == NO_MORE) continue;
+    codes->entries[bits] = (entry & 0xffffffffffff) + (other & 0xffff000000ff003f);
   }
   free(singles);
   return DONE;
@@ -247,8 +254,8 @@ static const uint8_t *unstuff(const uint8_t *from, const uint8_t *end, uint8_t *
 }
 
 /* An entry of one number for bits of which the table does not hold all; 0 where no code is like them. */
-static uint64_t longer(const Codes *codes, uint64_t bits, uint64_t entry, int of_ac) {
-  int length = entry & (MORE - 1), size = entry >> 32 & 15, skip = entry >> 8 & 255;
+static uint64_t longer(const Codes *codes, uint64_t bits, uint64_t entry) {
+  int length = entry & 63, size = entry >> 32 & 15, skip = entry >> 8 & 255;
   if (!length) {
     const uint32_t next = (uint32_t)(bits >> (64 - MOST_BITS));
     length = LOOK + 1;
@@ -256,41 +263,77 @@ static uint64_t longer(const Codes *codes, uint64_t bits, uint64_t entry, int of
     if (length > MOST_BITS) return 0;
     const int place = codes->offsets[length] + (int)(next >> (MOST_BITS - length));
     const int symbol = codes->told[17 + place];
-    skip = !of_ac ? 0 : symbol ? symbol >> 4 : NO_MORE;
+    skip = skip_of(codes, symbol);
     size = symbol & 15;
   }
   return entry_of(number_of(bits << length >> 1 >> (63 - size), size), skip, length + size);
 }
 
-/* The coefficients of a block; whether those of waves are all 0 is told. The number of bits at hand
- * are the lower 6 bits of `count`, and what is above means nothing: so it needs no mask. */
-ALWAYS int read_block(Stream *s, const Codes *direct, const Codes *running, const uint8_t *order,
-                      int *last, int16_t *block, int *empty) {
+/* A block of each unit (MCU). */
+typedef struct {
+  const Codes *direct, *running;
+  const uint16_t *scales;
+  int *last;
+  uint8_t *strips[STRIPS]; /* where it lies in the first unit */
+  int64_t step, stride;    /* from unit to unit, and from row to row */
+} Slot;
+
+typedef struct {
+  int16_t blocks[(BLOCKS + 1) * AREA]; /* what lies behind a block may be written before the next */
+  uint8_t order[2 * NO_MORE];          /* ORDER, and what lies behind the block */
+  Slot slots[BLOCKS + 1];
+  int count; /* of slots */
+  Whole beyond;
+} Work;
+
+/* At least 56 bits at hand. Their number are the lower 6 bits of `count`; what is above them means
+ * nothing, so that they need no mask. */
+#define REFILL                                       \
+  memcpy(&next, at, 8);                              \
+  bits |= __builtin_bswap64(next) >> (count & 63);   \
+  at += ~count >> 3 & 7;                             \
+  count |= 56;
+
+#define READ_CODE(CODES)                                               \
+  held = bits;                                                         \
+  entry = (CODES)->entries[held >> (64 - LOOK)];                       \
+  if (__builtin_expect(entry & MORE, 0)) {                             \
+    if (!(entry = longer(CODES, held, entry))) return REFUSED;         \
+    bits = held << (entry & 63);                                       \
+    count -= (uint32_t)entry;                                          \
+    REFILL                                                             \
+  } else {                                                             \
+    bits = held << (entry & 63);                                       \
+    count -= (uint32_t)entry;                                          \
+  }
+
+#define READ_COEFFICIENTS                                              \
+  READ_CODE(running)                                                   \
+  first = k + (uint8_t)(entry >> 8);                                   \
+  k += (uint8_t)(entry >> 16);                                         \
+  block[order[first]] = (int16_t)(entry >> 32);                        \
+  block[order[k - 1]] = (int16_t)(entry >> 48);                        \
+  if (k >= AREA) break;
+
+/* The coefficients of a block. */
+ALWAYS int read_block(Stream *s, const Slot *slot, const uint8_t *order, int16_t *block) {
+  const Codes *running = slot->running;
   uint64_t bits = s->bits, next, entry, held;
   const uint8_t *at = s->at;
   uint32_t count = s->count;
-  int k = 1, first, sum = *last;
+  int64_t k = 1, first;
   memset(block, 0, AREA * sizeof *block);
-#define READ_CODES(CODES, OF_AC)                                                                 \
-  memcpy(&next, at, 8); /* makes it 56 bits at least */                                          \
-  held = bits | __builtin_bswap64(next) >> (count & 63);                                         \
-  at += ~count >> 3 & 7;                                                                         \
-  count |= 56;                                                                                   \
-  entry = CODES->entries[held >> (64 - LOOK)];                                                   \
-  if (__builtin_expect(entry & MORE, 0) && !(entry = longer(CODES, held, entry, OF_AC))) return REFUSED; \
-  bits = held << (entry & 63);                                                                   \
-  count -= (uint32_t)entry;
-  READ_CODES(direct, 0)
-  sum += (int16_t)(entry >> 32);
+  REFILL
+  READ_CODE(slot->direct)
+  const int sum = *slot->last += (int16_t)(entry >> 32);
   block[0] = (int16_t)sum;
-  do {
-    READ_CODES(running, 1)
-    first = k + (entry >> 8 & 255);
-    block[order[first]] = (int16_t)(entry >> 32);
-    k = first + (entry >> 16 & 255);
-    block[order[k++]] = (int16_t)(entry >> 48);
-  } while (k < AREA);
-#undef READ_CODES
+  for (;;) { /* what is looked up has LOOK bits at most: of 56 there is enough for four */
+    READ_COEFFICIENTS
+    READ_COEFFICIENTS
+    READ_COEFFICIENTS
+    READ_COEFFICIENTS
+    REFILL
+  }
   if (first == AREA - 1 && k > AREA) { /* the second is of the next block */
     const int alone = running->firsts[held >> (64 - LOOK)];
     bits = held << alone;
@@ -298,8 +341,6 @@ ALWAYS int read_block(Stream *s, const Codes *direct, const Codes *running, cons
     k = AREA;
   }
   *s = (Stream){bits, count & 63, at, s->end};
-  *last = sum;
-  *empty = k == 1 + NO_MORE + 1;
   if (sum < -(1 << 14) || sum >= 1 << 14) return REFUSED;
   return k == AREA || (k > NO_MORE && (first < AREA || first > NO_MORE)) ? DONE : REFUSED;
 }
@@ -458,30 +499,6 @@ static void colored(const uint8_t *restrict luma, const uint8_t *restrict blue,
 
 /* --- The whole ------------------------------------------------------------------------------- */
 
-/* A constant block, as `transform` has it. */
-static int one_level(int direct, uint8_t *to, int64_t stride) {
-  const int level = ((direct + 4) >> 3) + 128;
-  for (int y = 0; y < SIDE; y++) memset(to + y * stride, a_byte(level), SIDE);
-  return direct >= -(1 << 12) && direct < 1 << 12 ? DONE : REFUSED;
-}
-
-/* A block of each unit (MCU). */
-typedef struct {
-  const Codes *direct, *running;
-  const uint16_t *scales;
-  int *last;
-  uint8_t *strips[STRIPS]; /* where it lies in the first unit */
-  int64_t step, stride;    /* from unit to unit, and from row to row */
-} Slot;
-
-typedef struct {
-  int16_t blocks[(BLOCKS + 1) * AREA]; /* what lies behind a block may be written before the next */
-  uint8_t order[2 * NO_MORE];          /* ORDER, and what lies behind the block */
-  Slot slots[BLOCKS];
-  int count; /* of slots */
-  Whole beyond;
-} Work;
-
 static void lay_out(Picture *p, Work *work) {
   for (int c = 0; c < COLORS; c++) {
     Plane *plane = &p->planes[c];
@@ -502,14 +519,9 @@ static int read_unit(Stream *stream, Work *work, int64_t x, int strip, int wante
   const uint16_t *scales[BLOCKS + TOGETHER];
   uint8_t *to[BLOCKS + TOGETHER];
   int64_t strides[BLOCKS + TOGETHER];
-  int empty[BLOCKS + TOGETHER];
   const int count = work->count;
-  for (int i = 0; i < count; i++) {
-    const Slot *slot = &work->slots[i];
-    if (read_block(stream, slot->direct, slot->running, work->order, slot->last,
-                   work->blocks + i * AREA, &empty[i]))
-      return REFUSED;
-  }
+  for (int i = 0; i < count; i++)
+    if (read_block(stream, &work->slots[i], work->order, work->blocks + i * AREA)) return REFUSED;
   if (stream->at - stream->end > 8) return REFUSED;
   if (!wanted) return DONE;
   for (int i = 0; i < count + TOGETHER - 1; i++) { /* the last one twice, so that none is missing */
@@ -519,16 +531,9 @@ static int read_unit(Stream *stream, Work *work, int64_t x, int strip, int wante
     scales[i] = slot->scales;
     to[i] = slot->strips[strip] + x * slot->step;
     strides[i] = slot->stride;
-    empty[i] = empty[n];
   }
-  for (int i = 0; i < count; i += TOGETHER) {
-    int all_empty = 1;
-    for (int b = 0; b < TOGETHER; b++) all_empty &= empty[i + b];
-    if (!all_empty) transform(blocks + i, scales + i, to + i, strides + i, &work->beyond);
-    else
-      for (int b = 0; b < TOGETHER; b++)
-        if (one_level(blocks[i + b][0] * scales[i + b][0], to[i + b], strides[i + b])) return REFUSED;
-  }
+  for (int i = 0; i < count; i += TOGETHER)
+    transform(blocks + i, scales + i, to + i, strides + i, &work->beyond);
   return DONE;
 }
 
