@@ -6,6 +6,7 @@ import contextlib
 import io
 import shutil
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ def saved(pixels: np.ndarray, **options: Any) -> bytes:
 
 def by_turbo(data: bytes) -> np.ndarray:
     """The pixels of a whole or a damaged JPEG."""
-    return simplejpeg.decode_jpeg(data, "RGB", strict=False)
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", strict=False)
+    except ValueError:  # of what Pillow, which has libjpeg-turbo too, does not mind
+        return np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 written = st.builds(
@@ -80,10 +84,11 @@ def test_every_byte_is_libjpegs(data: bytes) -> None:
 
 @needs_it
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("kind", ["noise", "black and white"])
 @pytest.mark.parametrize("quality", [92, 100])
-def test_long_codes_at_any_place(quality: int, subsampling: str) -> None:
+def test_long_codes_at_any_place(quality: int, kind: str, subsampling: str) -> None:
     for seed in range(4):  # some 100,000 codes, all lengths one after another
-        data = saved(picture("noise", 399, 401, seed), quality=quality, subsampling=subsampling)
+        data = saved(picture(kind, 399, 401, seed), quality=quality, subsampling=subsampling)
         found = jpeg._by_native(data, 0)
         assert found is not None
         assert np.array_equal(found, by_turbo(data))
@@ -181,6 +186,130 @@ def test_what_is_unusual_is_left_to_libjpeg(kind: str) -> None:
     assert np.array_equal(decode(data), simplejpeg.decode_jpeg(data, color))
 
 
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+@needs_it
+def test_other_colors_and_numbers_of_restarts_are_left_to_libjpeg() -> None:
+    data = saved(picture("smooth", 40, 60), restart_marker_blocks=1)
+    without_jfif = data[:2] + data[20:]
+    assert np.array_equal(decode(without_jfif), by_turbo(without_jfif))
+    assert jpeg._by_native(without_jfif, 0) is not None
+    adobe = segment(0xEE, b"Adobe\0\x64" + bytes(5))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    named = bytearray(without_jfif)
+    for number, name in enumerate(b"RGB"):
+        named[frame - 18 + 10 + 3 * number] = named[scan - 18 + 5 + 2 * number] = name
+    for other in (without_jfif[:2] + adobe + without_jfif[2:], bytes(named)):
+        assert jpeg._by_native(other, 0) is None
+        assert not np.array_equal(decode(other), decode(data))
+    assert jpeg._by_native(data.replace(b"\xff\xd1", b"\xff\xd5", 1), 0) is None
+
+
+@needs_it
+def test_tables_that_are_missing_or_make_no_sense_are_refused() -> None:
+    data = saved(picture("smooth", 40, 60))
+    scales, codes = data.index(b"\xff\xdb"), data.index(b"\xff\xc4\x00\xb5")
+    huge = bytearray(data)
+    huge[codes + 2 + 2 + 17 + 161] = 0x0F  # the last symbol: a number of 15 bits
+    for other in (data[:scales] + data[scales + 69 :], bytes(huge)):
+        assert jpeg._by_native(data, 0) is not None
+        assert jpeg._by_native(other, 0) is None
+
+
+class Scan:
+    """A picture of one row of blocks that is written code by code, with the tables of T.81, K.3."""
+
+    def __init__(self, blocks: int, quality: int = 100) -> None:
+        whole = saved(picture("smooth", 8, 8 * blocks), quality=quality, subsampling="4:4:4")
+        self.head = whole[: whole.index(b"\xff\xda") + 14]
+        self.bits = ""
+        self.codes = dict(self._codes())
+
+    def _codes(self) -> Iterator[tuple[tuple[int, int], str]]:
+        place = 0
+        while (place := self.head.find(b"\xff\xc4", place)) >= 0:
+            table, counts = self.head[place + 4], self.head[place + 5 : place + 21]
+            symbols, code = iter(self.head[place + 21 :]), 0
+            for length, count in enumerate(counts, 1):
+                for _ in range(count):
+                    yield (table, next(symbols)), f"{code:0{length}b}"
+                    code += 1
+                code *= 2
+            place += 1
+
+    def put(self, table: int, symbol: int, number: int = 0) -> None:
+        size = symbol & 15
+        stored = number if number >= 0 else number + (1 << size) - 1
+        self.bits += self.codes[table, symbol] + (f"{stored:0{size}b}" if size else "")
+
+    def data(self) -> bytes:
+        bits = self.bits + "1" * (-len(self.bits) % 8)
+        scan = bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+        return self.head + scan.replace(b"\xff", b"\xff\0") + b"\xff\xd9"
+
+
+@needs_it
+@pytest.mark.parametrize("before", range(9))
+def test_the_longest_codes_among_short_ones(before: int) -> None:
+    """26 bits that are not in a table, and others of just as many bits as are looked up."""
+    scan = Scan(1)
+    for color in (0, 1, 1):
+        waves = 0x10 + color
+        scan.put(color, 0)
+        for _ in range(before):
+            scan.put(waves, 0x01, 1)
+        for _ in range(5):
+            scan.put(waves, 0x0A, 700)
+            for _ in range(3):
+                scan.put(waves, 0x04, 9)
+                scan.put(waves, 0x01, -1)
+        scan.put(waves, 0)
+    found = jpeg._by_native(scan.data(), 0)
+    assert found is not None
+    assert np.array_equal(found, by_turbo(scan.data()))
+
+
+@needs_it
+def test_levels_beyond_16_bits_are_refused() -> None:
+    scan = Scan(36)
+    for block in range(36):
+        for color in (0, 1, 1):
+            scan.put(color, 11 if not color and block else 0, 2047)
+            scan.put(0x10 + color, 0)
+    assert jpeg._by_native(scan.data(), 0) is None
+
+
+@needs_it
+@pytest.mark.parametrize(("numbers", "fits"), [([10], True), ([20], False), ([900], False)])
+def test_sums_beyond_those_of_a_picture_are_refused(numbers: list[int], fits: bool) -> None:
+    scan = Scan(1, quality=1)  # of 255 a number
+    for color in (0, 1, 1):
+        scan.put(color, 0)
+        for number in numbers:
+            scan.put(0x10 + color, number.bit_length(), number)
+        scan.put(0x10 + color, 0)
+    found = jpeg._by_native(scan.data(), 0)
+    assert (found is not None) == fits
+    if found is not None:
+        assert np.array_equal(found, by_turbo(scan.data()))
+
+
+@needs_it
+def test_a_block_that_goes_on_beyond_its_end_is_refused() -> None:
+    for skipped in (3, 4):  # of 16 each, and 15 more: 63, or beyond
+        scan = Scan(1)
+        for color in (0, 1, 1):
+            scan.put(color, 0)
+            for _ in range(skipped):
+                scan.put(0x10 + color, 0xF0)
+            scan.put(0x10 + color, 0x61 if skipped == 4 else 0xE1, 1)
+            if skipped == 4:
+                scan.put(0x10 + color, 0)
+        assert (jpeg._by_native(scan.data(), 0) is None) == (skipped == 4)
+
+
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
     """With some bytes changed, left out or put in between; more often in the scan than before."""
     some = bytearray(data)
@@ -195,7 +324,7 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
         elif what < 0.95:
             some[place:place] = random.bytes(random.integers(1, 4))
         else:
-            del some[place + 1 :]
+            del some[place + 1 : len(some) - random.choice([0, 2])]
     return bytes(some)
 
 
@@ -213,15 +342,30 @@ def test_of_damaged_files_the_pixels_are_libjpegs_or_none(data: bytes, seed: int
 
 
 @needs_it
+def test_a_scan_that_is_too_short_or_too_long_is_refused() -> None:
+    data = saved(picture("noise", 40, 60), quality=90)
+    assert jpeg._by_native(data, 0) is not None
+    for cut in range(3, 300):
+        assert jpeg._by_native(data[:-cut] + data[-2:], 0) is None
+        assert jpeg._by_native(data[:-2] + b"a" * cut + data[-2:], 0) is None
+    with pytest.raises(DecodeError, match="damaged"):
+        decode(data[:-99] + data[-2:])
+    with pytest.raises(DecodeError, match="truncated"):
+        decode(data[:-99])
+
+
+@needs_it
 def test_threads_have_tables_of_their_own() -> None:
     files = [
-        saved(picture("noise", 50 + i, 80, i), quality=60 + i, optimize=True) for i in range(24)
+        saved(picture("noise", 250 + i, 300, i), quality=60 + i, optimize=True) for i in range(24)
     ]
     wanted = [by_turbo(data) for data in files]
     with ThreadPoolExecutor(8) as threads:
-        for _ in range(20):
-            found = threads.map(decode, files)
-            assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+        for _ in range(5):
+            found = threads.map(lambda data: jpeg._by_native(data, 0), files)
+            for pixels, others in zip(found, wanted, strict=True):
+                assert pixels is not None
+                assert np.array_equal(pixels, others)
 
 
 @needs_it
@@ -259,6 +403,10 @@ def test_damaged_files_never_reach_beyond_their_memory(tmp_path: Path) -> None:
         for turn in range(25):
             written.append(tmp_path / f"{number}-{turn}.jpg")
             written[-1].write_bytes(damaged(data, random) if turn else data)
+    written.append(tmp_path / "no scan.jpg")
+    written[-1].write_bytes(Scan(400).data())
+    written.append(tmp_path / "a table of codes beyond the end.jpg")
+    written[-1].write_bytes(b"\xff\xd8" + segment(0xC4, bytes([0, *[0] * 15, 255])))
     done = subprocess.run(
         [str(program), *map(str, written)], capture_output=True, text=True, check=False
     )

@@ -204,7 +204,7 @@ static void in_turn(const uint8_t *r, const uint8_t *g, const uint8_t *b, int64_
 }
 
 /* Numbers in a line of any kind: a row of the picture, and a batch. */
-static int64_t room_of(const Picture *p) { return (p->planes[0].stride / JPEG_BATCH + 2) * JPEG_BATCH; }
+static int64_t room_of(const Picture *p) { return (p->planes[0].stride / JPEG_BATCH + 1) * JPEG_BATCH; }
 
 /* Sums, two rows of chroma and the bytes of three colors, and a number before the sums. */
 int64_t jpeg_lines(const Picture *p) { return 2 * (LINE + 5 * room_of(p)); }
