@@ -215,10 +215,24 @@ def test_an_import_of_the_package_is_quiet_and_light():
 
 
 def test_a_gpu_has_a_process_of_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where C does not read the pictures."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    assert workers_beside(torch.device("cpu")) == 0
-    assert workers_beside(torch.device("cuda")) == 16
+    images = np.zeros((20, 8, 8, 3), np.uint8)
+    told = (ArrayPictures(images, ("a",), np.zeros(20, int), [str(i) for i in range(20)]), SPEC)
+    assert workers_beside(torch.device("cpu"), *told) == 0
+    assert workers_beside(torch.device("cuda"), *told) == 16
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert workers_beside(torch.device("cuda", 3)) == 4
+    assert workers_beside(torch.device("cuda", 3), *told) == 4
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
-    assert workers_beside(torch.device("cuda", 3)) == 2
+    assert workers_beside(torch.device("cuda", 3), *told) == 2
+
+
+@pytest.mark.skipif(not hasattr(native().library, "make_squares"), reason="needs AVX-512 VBMI")
+def test_a_gpu_has_no_processes_where_c_reads_the_pictures(pictures: Pictures) -> None:
+    assert isinstance(pictures, FilePictures)
+    for path in pictures.paths:
+        PIL.Image.new("RGB", (60, 50)).save(path)
+    assert workers_beside(torch.device("cuda"), pictures, SPEC) == 0
+    for path in pictures.paths[::2]:
+        PIL.Image.new("RGB", (60, 50)).save(path, "PNG")
+    assert workers_beside(torch.device("cuda"), pictures, SPEC) >= 2

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.fit import by_region, pixels_wanted
 from alexnet.data.pillow import (
+    MAX_PIXELS,
     DecodeError,
     check_size,
     decode_with_pillow,
@@ -28,7 +29,7 @@ from alexnet.data.pillow import (
     upright,
 )
 from alexnet.data.quiet import quiet_pillow
-from alexnet.data.resample import plan
+from alexnet.data.resample import Plan, plan
 from alexnet.layers.native import native
 from alexnet.spec import InputSpec
 
@@ -76,33 +77,36 @@ def square_of_jpeg(data: bytes, spec: InputSpec, side: int) -> Image | None:
 
     Returns:
         uint8 ``[3, side, side]``; None where it takes decoding and resizing one after the other.
-
-    Raises:
-        DecodeError: too large.
     """
-    library = native().library
-    head = _head(library, data)
-    if library is None or head is None or head.exif or spec.channels != 3:
-        return None
-    if _smaller(head.height, head.width, pixels_wanted(spec.resize)):
-        return None
-    found = by_region(head.height, head.width, spec, side)
-    how = plan(head.height, head.width, *found, spec.interpolation) if found else None
+    head = _head(native().library, data)
+    how = None if head is None else plan_of(head, spec, side)
     if how is None:
         return None
     out = np.empty(how.shape, np.uint8)
-    room = ctypes.c_void_p(out.ctypes.data)
-    came = library.jpeg_region(data, ctypes.c_int64(len(data)), room, how.region)
+    room, region = ctypes.c_void_p(out.ctypes.data), ctypes.byref(how.region)
+    came = how.library.jpeg_region(data, ctypes.c_int64(len(data)), room, region)
     return None if came else out
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
+    """What a JPEG says of itself: rows and columns, and whether it has EXIF."""
+
     height: int
     width: int
     exif: bool
 
 
-def _head(library: ctypes.CDLL | None, data: bytes) -> _Head | None:
+def plan_of(head: Head, spec: InputSpec, side: int) -> Plan | None:
+    """How a JPEG is resized while it is decoded; None where that is not done."""
+    if head.exif or spec.channels != 3 or head.width * head.height > MAX_PIXELS:
+        return None
+    if _smaller(head.height, head.width, pixels_wanted(spec.resize)):
+        return None
+    found = by_region(head.height, head.width, spec, side)
+    return plan(head.height, head.width, *found, spec.interpolation) if found else None
+
+
+def _head(library: ctypes.CDLL | None, data: bytes) -> Head | None:
     """What a JPEG says of itself; None where ``native/jpeg.c`` does not decode it."""
     if library is None or not hasattr(library, "jpeg_head"):
         return None
@@ -110,15 +114,17 @@ def _head(library: ctypes.CDLL | None, data: bytes) -> _Head | None:
     if library.jpeg_head(data, ctypes.c_int64(len(data)), told):
         return None
     height, width, exif = told
-    check_size(width, height)
-    return _Head(height, width, bool(exif))
+    return Head(height, width, bool(exif))
 
 
 def _by_native(data: bytes, at_least: int) -> Image | None:
     """The whole picture by ``native/jpeg.c``; None where that does not decode it."""
     library = native().library
     head = _head(library, data)
-    if library is None or head is None or _smaller(head.height, head.width, at_least):
+    if library is None or head is None:
+        return None
+    check_size(head.width, head.height)
+    if _smaller(head.height, head.width, at_least):
         return None
     pixels = np.empty((head.height, head.width, 3), np.uint8)
     room = ctypes.c_void_p(pixels.ctypes.data)

@@ -6,8 +6,8 @@ Both give the same bytes, so what is trained does not depend on the machine's me
 from __future__ import annotations
 
 import abc
-from collections.abc import Generator, Iterable, Sequence
-from functools import partial
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 MEMORY_LIMIT = 4 << 30
 """Bytes of decoded pictures that are kept, unless told otherwise."""
+
+_TOGETHER = 256  # pictures that are read into memory at a time
 
 
 class Pixels(abc.ABC):
@@ -151,14 +153,14 @@ class StreamedPixels(Pixels):
 
     def batches(self, plan: Iterable[Tensor]) -> Generator[Batch, None, None]:
         """Read ahead, in worker processes or threads; or between operations that need them all."""
-        read = partial(_read_fitted, self.pictures, self.spec, self.side)
+        reader = _Fitted(self.pictures, self.spec, self.side)
         shape = (self.channels, self.side, self.side)
         if self.workers:
-            stream = from_processes(read, plan, self.workers, self.pinned)
+            stream = from_processes(reader, plan, self.workers, self.pinned)
         elif operations_take_all():
-            stream = between_steps(read, self.pictures.expect, plan, shape)
+            stream = between_steps(reader, plan, shape)
         else:
-            stream = from_threads(read, plan, shape, self.pinned)
+            stream = from_threads(reader, plan, shape, _share_of_processors(), self.pinned)
         for indices, images in stream:
             yield images, self.labels[indices], indices
 
@@ -203,24 +205,36 @@ def load_pixels(
     images = _fitted_already(pictures, spec, side)
     if images is None:
         images = torch.empty(len(pictures), spec.channels, side, side, dtype=torch.uint8)
-        read = partial(_read_fitted, pictures, spec, side)
-        fitted = in_threads(read, range(len(pictures)))
-        for row, square in enumerate(track(fitted, "reading pictures", len(pictures))):
-            images[row] = torch.from_numpy(square)
+        filled = _fill(images.numpy(), _Fitted(pictures, spec, side))
+        for _ in track(filled, "reading pictures", len(pictures)):
+            pass
     return MemoryPixels(images, torch.tensor(pictures.labels), pictures.names)
 
 
-def workers_beside(device: torch.device) -> int:
+def workers_beside(device: torch.device, pictures: Pictures, spec: InputSpec) -> int:
     """How many processes decode for what trains on ``device``, unless told otherwise.
 
-    A GPU leaves the processors free: its process's share of the machine's. Beside a network that
-    trains on the processors themselves, threads decode: processes would take its time from it.
+    A GPU leaves the processors free: its process's share of the machine's, or none where C reads
+    the pictures, whose threads do not wait for Python's lock and hand nothing over. Beside a network
+    that trains on the processors themselves threads decode, as processes would take its time.
     """
-    if device.type == "cpu":
+    if device.type == "cpu" or (device.type == "cuda" and _read_in_c(pictures, spec)):
         return 0
     if device.type != "cuda":
         return 2
-    return max(2, available_processors() // local_world_size())
+    return max(2, _share_of_processors())
+
+
+def _read_in_c(pictures: Pictures, spec: InputSpec) -> bool:
+    """Whether many pictures are made together: at least seven of eight that are tried."""
+    tried = np.linspace(0, len(pictures) - 1, 8).astype(int).tolist()
+    rooms = np.empty((len(tried), spec.channels, spec.crop, spec.crop), np.uint8)
+    return len(pictures.squares(tried, spec, rooms, 1)) <= 1
+
+
+def _share_of_processors() -> int:
+    """Of those that torchrun started on this machine, this process's, at least one."""
+    return max(1, available_processors() // local_world_size())
 
 
 def fits_in_memory(size: int, pictures: Pictures, memory_limit: int | None) -> bool:
@@ -241,5 +255,31 @@ def _fitted_already(pictures: Pictures, spec: InputSpec, side: int) -> Tensor | 
     return torch.from_numpy(np.require(squares.transpose(0, 3, 1, 2), requirements=["C", "W"]))
 
 
-def _read_fitted(pictures: Pictures, spec: InputSpec, side: int, index: int) -> NDArray[np.uint8]:
-    return pictures.read_square(index, spec, side)
+@dataclass(frozen=True)
+class _Fitted:
+    """The squares of pictures."""
+
+    pictures: Pictures
+    spec: InputSpec
+    side: int
+
+    def one(self, index: int) -> NDArray[np.uint8]:
+        return self.pictures.read_square(index, self.spec, self.side)
+
+    def many(self, indices: Sequence[int], rooms: NDArray[np.uint8], threads: int) -> list[int]:
+        return self.pictures.squares(indices, self.spec, rooms, threads)
+
+    def expect(self, index: int) -> None:
+        self.pictures.expect(index)
+
+
+def _fill(rooms: NDArray[np.uint8], fitted: _Fitted) -> Iterator[None]:
+    """Read all pictures; one is done each time."""
+    for first in range(0, len(rooms), _TOGETHER):
+        part = range(first, min(first + _TOGETHER, len(rooms)))
+        left = fitted.many(part, rooms[first : part.stop], available_processors())
+        yield from [None] * (len(part) - len(left))
+        others = in_threads(fitted.one, [part[place] for place in left])
+        for place, square in zip(left, others, strict=True):
+            rooms[part[place]] = square
+            yield

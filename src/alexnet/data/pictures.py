@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from alexnet import files
 from alexnet.data.decode import DecodeError, decode, square
+from alexnet.data.squares import make_squares
 from alexnet.errors import FailedError
 from alexnet.spec import InputSpec
 
@@ -103,6 +104,28 @@ class Pictures(abc.ABC):
         """
         return square(self.stored(index), spec, side)
 
+    def squares(
+        self, indices: Sequence[int], spec: InputSpec, rooms: Image, threads: int
+    ) -> list[int]:
+        """Those of many pictures that can be made together, which is faster.
+
+        Args:
+            indices: of the pictures.
+            spec: as in :meth:`square`.
+            rooms: uint8 ``[N, C, side, side]``, where they are put.
+            threads: that work on them.
+
+        Returns:
+            The places of the others: :meth:`read_square` has them, or says what is wrong.
+        """
+        stored: list[Path | bytes | Image | None] = []
+        for index in indices:
+            try:
+                stored.append(self.stored(index))
+            except DecodeError:
+                stored.append(None)
+        return make_squares(stored, spec, rooms, threads)
+
     def read(self, index: int, at_least: int = 0) -> Image:
         """One picture that could be decoded before, as :meth:`decode` has it.
 
@@ -175,6 +198,13 @@ class ArrayPictures(Pictures):
     def stored(self, index: int) -> Image:
         """A view of the array."""
         return self.images[index]
+
+    def squares(
+        self, indices: Sequence[int], spec: InputSpec, rooms: Image, threads: int
+    ) -> list[int]:
+        """None: there are no files."""
+        del spec, rooms, threads
+        return list(range(len(indices)))
 
     def marks(self) -> NDArray[np.int64]:
         """A checksum of each picture."""

@@ -117,14 +117,19 @@ class Plan:
     Attributes:
         library: that does it.
         shape: of the result, ``[3, rows, columns]``.
-        region: a pointer to ``Region`` of ``native/resize.h``.
+        region: ``Region`` of ``native/resize.h``.
         tables: what that points to.
     """
 
     library: ctypes.CDLL
     shape: tuple[int, int, int]
-    region: object
+    region: ctypes.Structure
     tables: tuple[NDArray[np.generic], ...]
+
+    @property
+    def address(self) -> int:
+        """Where the region is told."""
+        return ctypes.addressof(self.region)
 
 
 @functools.lru_cache(maxsize=256)
@@ -155,7 +160,7 @@ def plan(
         row.first, row.last, row.picks.shape[1], down.shape[1] // 2, row.bits, bits,
         *(part.ctypes.data for part in tables),
     )  # fmt: skip
-    return Plan(library, (3, region.rows, region.columns), ctypes.pointer(told), tables)
+    return Plan(library, (3, region.rows, region.columns), told, tables)
 
 
 def _by_native(
@@ -167,7 +172,7 @@ def _by_native(
         return None
     out = np.empty(how.shape, np.uint8)
     addresses = (ctypes.c_void_p(part.ctypes.data) for part in (pixels, out))
-    if how.library.resize_region(*addresses, how.region):
+    if how.library.resize_region(*addresses, ctypes.byref(how.region)):
         raise MemoryError("no memory to resize a picture")
     return out
 

@@ -144,8 +144,9 @@ class Session:
             self.val_pixels = self._load(self.splits.val, train=False)
 
     def _load(self, pictures: Pictures, *, train: bool) -> Pixels:
-        told, limit = self.request.config.data.workers, self._memory_limit
-        workers = workers_beside(self.runtime.device) if told is None else told
+        workers, limit = self.request.config.data.workers, self._memory_limit
+        if workers is None:
+            workers = workers_beside(self.runtime.device, pictures, self.spec)
         return load_pixels(pictures, self.spec, train=train, workers=workers, memory_limit=limit)
 
     @property

@@ -1,0 +1,128 @@
+"""Many squares at once: those that are made are what one by one gives, and the others are told."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from alexnet.data.decode import square
+from alexnet.data.squares import make_squares
+from alexnet.layers.native import native
+from alexnet.spec import InputSpec, lenet_spec
+
+SPEC = InputSpec(size=56, resize=64)
+HERE = hasattr(native().library, "make_squares")
+needs_it = pytest.mark.skipif(not HERE, reason="needs a C compiler and AVX-512 VBMI")
+
+
+def saved(height: int, width: int, kind: str = "JPEG", **options: Any) -> bytes:
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def turned() -> bytes:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return saved(70, 90, exif=exif)
+
+
+def huge() -> bytes:
+    data = bytearray(saved(70, 90))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    return bytes(data)
+
+
+def stuffed(size: int) -> bytes:
+    """A JPEG with so many bytes of comments."""
+    data, comment = saved(70, 90), b"\xff\xfe\xff\xff" + bytes(65533)
+    return data[:2] + comment * (size // len(comment)) + data[2:]
+
+
+def rooms_for(count: int, side: int = 64) -> np.ndarray:
+    return np.full((count, 3, side, side), 7, np.uint8)
+
+
+@needs_it
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("side", [64, 56])
+def test_all_of_a_batch_are_made(threads: int, side: int, tmp_path: Path) -> None:
+    stored: list[Any] = []
+    for number in range(150):
+        data = saved(66 + number % 31, 80 + number % 7)
+        stored.append(data)
+        if number % 3:
+            stored[-1] = tmp_path / f"{number}.jpg"
+            stored[-1].write_bytes(data)
+    rooms = rooms_for(len(stored), side)
+    assert make_squares(stored, SPEC, rooms, threads) == []
+    for room, one in zip(rooms, stored, strict=True):
+        assert np.array_equal(room, square(one, SPEC, side))
+
+
+@needs_it
+def test_what_is_not_made_is_told_and_what_is_beside_it_is_made(tmp_path: Path) -> None:
+    files = {
+        "good": saved(70, 90),
+        "gray": saved(70, 90)[:2],
+        "empty": b"",
+        "png": saved(70, 90, "PNG"),
+        "progressive": saved(70, 90, progressive=True),
+        "cut": saved(70, 90)[:-300],
+        "broken": saved(70, 90)[:-300] + b"\xff\xd9",
+        "turned": turned(),
+        "huge": huge(),
+        "large": saved(300, 260),  # of which libjpeg decodes a half
+        "fits": saved(64, 90),  # is only cut
+        "long": stuffed(5 << 20),
+        "good too": saved(90, 70),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    odd = [tmp_path / name for name in ("pipe", "folder", "missing")]
+    for stored in ([*map(tmp_path.joinpath, files), *odd, None], [*files.values(), None]):
+        rooms = rooms_for(len(stored))
+        good = [0, len(files) - 1]
+        if isinstance(stored[0], bytes):
+            good.insert(1, list(files).index("long"))  # its bytes are here anyway
+        assert make_squares(stored, SPEC, rooms, 2) == [
+            i for i in range(len(stored)) if i not in good
+        ]
+        for place in good:
+            assert np.array_equal(rooms[place], square(files[list(files)[place]], SPEC, 64))
+
+
+@needs_it
+def test_more_than_may_be_held_at_once_is_read_in_parts_and_let_go(tmp_path: Path) -> None:
+    paths = []
+    for number in range(40):  # 120 MB
+        paths.append(tmp_path / f"{number}.jpg")
+        paths[-1].write_bytes(stuffed(3 << 20))
+    wanted, opened = square(paths[0], SPEC, 64), set(os.listdir("/proc/self/fd"))
+    before = 0
+    for turn in range(12):
+        rooms = rooms_for(len(paths))
+        assert make_squares(paths, SPEC, rooms, 2) == []
+        assert all(np.array_equal(room, wanted) for room in rooms)
+        if turn < 2:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert set(os.listdir("/proc/self/fd")) == opened
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+def test_gray_networks_and_none_at_all() -> None:
+    spec = lenet_spec()
+    rooms = np.zeros((2, 1, spec.crop, spec.crop), np.uint8)
+    assert make_squares([saved(70, 90)] * 2, spec, rooms, 2) == [0, 1]
+    assert make_squares([], SPEC, rooms_for(0), 2) == []
