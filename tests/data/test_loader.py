@@ -25,6 +25,7 @@ from alexnet.data import (
     epoch_batches,
     fit,
     load_pixels,
+    loader,
     open_data,
 )
 from alexnet.data.loader import workers_beside
@@ -61,7 +62,8 @@ def pictures(tmp_path: Path) -> Pictures:
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_streamed_equals_in_memory_whoever_reads(pictures, train, workers):
+def test_streamed_equals_in_memory_whoever_reads(pictures, train, workers, monkeypatch):
+    monkeypatch.setattr(loader, "_TOGETHER", 7)
     plan = list(epoch_batches(len(pictures), 5, 0, 0, drop_last=False))
     memory = load_pixels(pictures, SPEC, train=train)
     assert isinstance(memory, MemoryPixels)
@@ -165,6 +167,27 @@ def test_between_operations_files_are_asked_for_ahead_and_read_when_they_are_due
             while len(told.expected) < len(due) + 200 and time.monotonic() < last:
                 time.sleep(0.01)
             assert told.expected == list(range(len(due) + 200))
+        batches.close()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_beside_the_steps_some_batches_are_read_ahead_but_not_all() -> None:
+    count = 2000
+    images = np.zeros((count, 32, 32, 3), np.uint8)
+    told = Told(images, ("a",), np.zeros(count, np.int64), [str(i) for i in range(count)])
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        plan = iter(torch.arange(count).split(100))
+        batches = StreamedPixels(told, SPEC, 32).batches(plan)
+        next(batches)
+        last = time.monotonic() + 30
+        while len(told.decoded) < 300 and time.monotonic() < last:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert sorted(told.decoded) == list(range(300))
+        assert next(plan)[0] == 300
         batches.close()
     finally:
         torch.set_num_threads(before)

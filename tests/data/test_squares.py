@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import resource
@@ -13,7 +14,7 @@ import PIL.Image
 import pytest
 
 from alexnet.data.decode import square
-from alexnet.data.squares import make_squares
+from alexnet.data.squares import _Square, make_squares
 from alexnet.layers.native import native
 from alexnet.spec import InputSpec, lenet_spec
 
@@ -63,10 +64,11 @@ def test_all_of_a_batch_are_made(threads: int, side: int, tmp_path: Path) -> Non
         if number % 3:
             stored[-1] = tmp_path / f"{number}.jpg"
             stored[-1].write_bytes(data)
+    stored[:0], stored[140:140] = [None], [b"", None]
     rooms = rooms_for(len(stored), side)
-    assert make_squares(stored, SPEC, rooms, threads) == []
+    assert make_squares(stored, SPEC, rooms, threads) == [0, 140, 141]
     for room, one in zip(rooms, stored, strict=True):
-        assert np.array_equal(room, square(one, SPEC, side))
+        assert not one or np.array_equal(room, square(one, SPEC, side))
 
 
 @needs_it
@@ -118,6 +120,12 @@ def test_more_than_may_be_held_at_once_is_read_in_parts_and_let_go(tmp_path: Pat
         if turn < 2:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert set(os.listdir("/proc/self/fd")) == opened
+    library = native().library
+    assert library is not None
+    squares = (_Square * len(paths))(*((os.fsencode(path),) for path in paths))
+    held = library.open_squares(squares, ctypes.c_int64(len(paths)), 2)
+    library.make_squares(squares, ctypes.c_int64(held), 2)
+    assert 64 / 3.1 - 1 < held <= 64 / 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
 
 

@@ -215,8 +215,8 @@ def workers_beside(device: torch.device, pictures: Pictures, spec: InputSpec) ->
     """How many processes decode for what trains on ``device``, unless told otherwise.
 
     A GPU leaves the processors free: its process's share of the machine's, or none where C reads
-    the pictures, whose threads do not wait for Python's lock and hand nothing over. Beside a network
-    that trains on the processors themselves threads decode, as processes would take its time.
+    the pictures, whose threads do not wait for Python's lock and hand nothing over. Beside a
+    network that trains on the processors themselves threads decode: processes would take its time.
     """
     if device.type == "cpu" or (device.type == "cuda" and _read_in_c(pictures, spec)):
         return 0
