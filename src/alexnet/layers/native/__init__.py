@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ log = logging.getLogger("alexnet")
 
 FLAGS = (
     "-O3 -march=native -mprefer-vector-width=512 -fno-math-errno -fno-trapping-math "
-    "-std=gnu11 -fopenmp -pthread -fPIC -shared"
+    "-std=gnu11 -fopenmp -pthread -fPIC"
 )
 SECONDS = 120
 
@@ -104,9 +105,16 @@ def _compile(compiler: list[str], sources: list[Path], target: Path) -> None:
     log.debug("compiling %s", target)
     target.parent.mkdir(parents=True, exist_ok=True)
     openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    begin = [*compiler, *FLAGS.split()]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as temporary:
         written = Path(temporary) / "library.so"
-        line = [*compiler, *FLAGS.split(), *map(str, sources), "-o", str(written)]
-        line += [*map(str, openmp[:1]), "-lm"]
-        subprocess.run(line, check=True, capture_output=True, text=True, timeout=SECONDS)
+        parts = {str(source): f"{temporary}/{source.stem}.o" for source in sources}
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            lines = ([*begin, "-c", source, "-o", part] for source, part in parts.items())
+            list(threads.map(_run, lines))
+        _run([*begin, "-shared", *parts.values(), "-o", str(written), *map(str, openmp[:1]), "-lm"])
         written.replace(target)
+
+
+def _run(line: list[str]) -> None:
+    subprocess.run(line, check=True, capture_output=True, text=True, timeout=SECONDS)
