@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n 2
 
 ALL := $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[!_]*.py))
-SPEED := startup lrn step keras_step curves pipeline lenet_loop
+SPEED := startup lrn step keras_step curves decoding pipeline lenet_loop
 # Each script, whether or not another's claim holds; then the tables, and what was not shown.
 run_all = @failed=; for name in $(1); do \
 	  echo "$$name"; $(BIN)/python benchmarks/$$name.py || failed="$$failed $$name"; \

@@ -124,6 +124,20 @@ def pipeline(machine: str) -> Iterator[Row]:
             yield about, times(found[name]), "pipeline"
 
 
+def decoding(machine: str) -> Iterator[Row]:
+    """Pictures alone."""
+    found = read(machine, "decoding")
+    for quality, ratios in found["ratios"].items():
+        took = found["milliseconds_a_picture"][quality]
+        size = f"a JPEG of 500x375, {found['bytes_a_picture'][quality] / 1000:.0f} KB"
+        for arm, what, over in (
+            ("alexnet", "decoded", "decode over simplejpeg"),
+            ("square", "decoded and resized", "square over simplejpeg"),
+        ):
+            about = f"{size}, {what} ({figure(took[arm], 'ms', digits=2)}), over simplejpeg's"
+            yield about, times(ratios[over]), "decoding"
+
+
 def lenet(machine: str) -> Iterator[Row]:
     """LeNet against the usual loop."""
     found = read(machine, "lenet_loop")
@@ -239,6 +253,7 @@ SECTIONS = {
     step: ("step",),
     keras: ("keras_step",),
     pipeline: ("pipeline",),
+    decoding: ("decoding",),
     lenet: ("lenet_loop",),
     scores: ("lenet_scores",),
     precision: ("bf16",),

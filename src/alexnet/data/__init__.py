@@ -3,7 +3,7 @@
 from alexnet.data.augment import augment, leaders_of
 from alexnet.data.augment_config import AugmentConfig
 from alexnet.data.colors import ColorStatistics, measure_colors
-from alexnet.data.decode import DecodeError, decode, from_any
+from alexnet.data.decode import DecodeError, decode, from_any, square
 from alexnet.data.fit import fit
 from alexnet.data.loader import MemoryPixels, Pixels, StreamedPixels, load_pixels
 from alexnet.data.mix import mix
@@ -44,6 +44,7 @@ __all__ = [
     "measure_colors",
     "mix",
     "open_data",
+    "square",
     "stratified_folds",
     "stratified_split",
     "write_bad_images",

@@ -39,7 +39,7 @@ class DataConfig:
         fold: which of the five folds of ``mnist-5k`` is the test part.
         seed: of the splits.
         workers: processes that decode pictures that are not kept in memory, or threads where that
-            is 0; None is 0, and beside a GPU one a processor.
+            is 0; None is 0, and one a processor beside a GPU for pictures that C does not read.
         memory_gb: decoded pictures of a part that take at most so many gigabytes (2^30 bytes) are
             kept in memory, others are read batch by batch; None is 4, and 0 for data that are read
             from where they lie (prepared ones, Hugging Face's).
