@@ -21,7 +21,9 @@ static int64_t stride_of(const Region *r) { return (r->columns + AT_ONCE - 1) / 
 
 static int64_t plane_of(const Region *r) { return (r->last_row - r->first_row) * stride_of(r); }
 
-uint8_t *region_room(const Region *r) { return malloc(COLORS * plane_of(r)); }
+uint8_t *region_room(const Region *r) {
+  return malloc(COLORS * plane_of(r) + stride_of(r) + 2 * AT_ONCE); /* read beyond, and not used */
+}
 
 void region_row(const Region *r, const uint8_t *row, int64_t left, int64_t y, uint8_t *room) {
   const int64_t plane = plane_of(r);
@@ -53,19 +55,27 @@ void region_row(const Region *r, const uint8_t *row, int64_t left, int64_t y, ui
   }
 }
 
+/* 32 columns at once. Of an odd number of rows the one behind the last is read, and weighs 0. */
 static void along_columns(const uint8_t *from, uint8_t *to, int64_t stride, int64_t columns,
                           const int16_t *weights, int64_t count, int bits) {
-  for (int64_t x = 0; x < columns; x += AT_ONCE) {
-    __m512i sum = _mm512_set1_epi32(1 << (bits - 1));
-    for (int64_t k = 0; k < count; k++) {
-      const __m128i pixels = _mm_loadu_si128((const __m128i *)(from + k * stride + x));
-      const __m512i weight = _mm512_set1_epi32(weights[k]);
-      sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(_mm512_cvtepu8_epi32(pixels), weight));
+  const __m512i half = _mm512_set1_epi32(1 << (bits - 1));
+  const __m128i shift = _mm_cvtsi32_si128(bits);
+  for (int64_t x = 0; x < columns; x += 2 * AT_ONCE) {
+    __m512i low = half, high = half; /* halves of each 128 bits, which packing puts together again */
+    for (int64_t k = 0; k < count; k += 2) {
+      const uint8_t *row = from + k * stride + x;
+      int32_t pair;
+      memcpy(&pair, weights + k, sizeof pair);
+      const __m512i weight = _mm512_set1_epi32(pair);
+      const __m512i a = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)row));
+      const __m512i b = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(row + stride)));
+      low = _mm512_add_epi32(low, _mm512_madd_epi16(_mm512_unpacklo_epi16(a, b), weight));
+      high = _mm512_add_epi32(high, _mm512_madd_epi16(_mm512_unpackhi_epi16(a, b), weight));
     }
-    sum = _mm512_max_epi32(_mm512_sra_epi32(sum, _mm_cvtsi32_si128(bits)), _mm512_setzero_si512());
+    low = _mm512_sra_epi32(low, shift), high = _mm512_sra_epi32(high, shift);
     const int64_t left = columns - x;
-    const __mmask16 there = left >= AT_ONCE ? 0xffff : (__mmask16)((1 << left) - 1);
-    _mm512_mask_cvtusepi32_storeu_epi8(to + x, there, sum);
+    const __mmask32 there = left >= 2 * AT_ONCE ? ~0u : (1u << left) - 1;
+    _mm512_mask_cvtusepi16_storeu_epi8(to + x, there, _mm512_packus_epi32(low, high));
   }
 }
 
