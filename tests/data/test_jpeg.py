@@ -249,6 +249,43 @@ class Scan:
 
 
 @needs_it
+def test_codes_of_ones_alone_are_refused_as_libjpeg_does() -> None:
+    scan = Scan(1)
+    place = scan.head.index(b"\xff\xc4\x00\x1f\x00") + 5
+    for last, good in ((1, True), (2, False)):  # the second of ten bits is 1111111111
+        counts = bytes([0, 3, 1, 1, 1, 1, 1, 1, 1, last, 2 - last, *[0] * 5])
+        scan.head = scan.head[:place] + counts + scan.head[place + 16 :]
+        scan.codes, scan.bits = dict(scan._codes()), ""
+        for color in (0, 1, 1):
+            scan.put(color, 0)
+            scan.put(0x10 + color, 0)
+        assert (jpeg._by_native(scan.data(), 0) is not None) == good
+        if not good:
+            with pytest.raises(DecodeError):
+                decode(scan.data())
+
+
+@needs_it
+def test_sides_beyond_libjpegs_are_refused() -> None:
+    data = bytearray(saved(picture("smooth", (40, 60))))
+    place = data.index(b"\xff\xc0") + 5
+    for side, good in ((65500, True), (65501, False)):
+        for first in (place, place + 2):
+            data[place : place + 4] = bytes([0, 40, 0, 60])
+            data[first : first + 2] = side.to_bytes(2, "big")
+            assert (jpeg._head(native().library, bytes(data)) is not None) == good
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("side", [0, 65])
+def test_a_square_larger_than_the_resized_picture_is_refused(kind: str, side: int) -> None:
+    stream = io.BytesIO()
+    PIL.Image.fromarray(picture("smooth", (90, 80))).save(stream, kind)
+    with pytest.raises(ValueError, match="must lie between 1 and resize=64"):
+        square(stream.getvalue(), InputSpec(size=56, resize=64), side)
+
+
+@needs_it
 @pytest.mark.parametrize("before", range(9))
 def test_the_longest_codes_among_short_ones(before: int) -> None:
     """26 bits that are not in a table, and others of just as many bits as are looked up."""
@@ -370,8 +407,8 @@ def test_threads_have_tables_of_their_own() -> None:
 def test_a_size_that_a_file_only_claims_is_refused() -> None:
     data = bytearray(saved(picture("smooth", (40, 60))))
     place = data.index(b"\xff\xc0") + 5
-    data[place : place + 4] = b"\xff\xff\xff\xff"
-    with pytest.raises(DecodeError, match="too large: 65535x65535"):
+    data[place : place + 4] = b"\xff\xdc\xff\xdc"
+    with pytest.raises(DecodeError, match="too large: 65500x65500"):
         jpeg._by_native(bytes(data), 0)
 
 

@@ -39,7 +39,7 @@ def turned() -> bytes:
 def huge() -> bytes:
     data = bytearray(saved(70, 90))
     place = data.index(b"\xff\xc0") + 5
-    data[place : place + 4] = b"\xff\xff\xff\xff"
+    data[place : place + 4] = b"\xff\xdc\xff\xdc"
     return bytes(data)
 
 
@@ -127,6 +127,41 @@ def test_more_than_may_be_held_at_once_is_read_in_parts_and_let_go(tmp_path: Pat
     library.make_squares(squares, ctypes.c_int64(held), 2)
     assert 64 / 3.1 - 1 < held <= 64 / 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+@needs_it
+def test_more_sizes_than_are_remembered() -> None:
+    """What C reads of each is kept until it is done."""
+    stored = [saved(66 + number % 70, 80 + number // 70) for number in range(320)]
+    rooms = rooms_for(len(stored))
+    left = make_squares(stored, SPEC, rooms, 5)
+    assert left == []
+    for room, one in zip(rooms, stored, strict=True):
+        assert np.array_equal(room, square(one, SPEC, 64))
+
+
+@needs_it
+def test_names_that_no_file_can_have_are_left(tmp_path: Path) -> None:
+    good = tmp_path / "a.jpg"
+    good.write_bytes(saved(70, 90))
+    stored = [Path(f"{good}\0b"), good, Path("\ud800.jpg")]
+    assert make_squares(stored, SPEC, rooms_for(3), 2) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "rooms",
+    [
+        np.zeros((2, 3, 64, 64), np.uint8),
+        np.zeros((1, 1, 64, 64), np.uint8),
+        np.zeros((1, 3, 64, 56), np.uint8),
+        np.zeros((1, 3, 65, 65), np.uint8),
+        np.zeros((1, 3, 64, 64), np.float32),
+        np.zeros((1, 3, 64, 128), np.uint8)[..., ::2],
+    ],
+)
+def test_rooms_of_another_kind_are_refused(rooms: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"rooms|must lie between"):
+        make_squares([saved(70, 90)], SPEC, rooms, 2)
 
 
 def test_gray_networks_and_none_at_all() -> None:

@@ -11,14 +11,14 @@ import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.fit import fit, pixels_wanted
+from alexnet.data.fit import fit, pixels_wanted, side_of
 from alexnet.data.jpeg import decode_jpeg, square_of_jpeg
 from alexnet.data.pillow import (
     MAX_PIXELS,
@@ -29,6 +29,8 @@ from alexnet.data.pillow import (
     one_line,
 )
 from alexnet.spec import InputSpec
+
+Result = TypeVar("Result")
 
 __all__ = ["MAX_PIXELS", "DecodeError", "decode", "fit", "from_any", "square"]
 
@@ -70,9 +72,9 @@ def square(
     spec: InputSpec,
     side: int | None = None,
 ) -> NDArray[np.uint8]:
-    """A picture becomes the square that a network reads: ``fit(from_any(image), spec, side)``.
+    """A picture becomes the square that a network reads, as :func:`from_any` and ``fit`` make it.
 
-    What large JPEGs are decoded at suffices for that, and smaller ones are resized meanwhile.
+    Large JPEGs are decoded at what suffices for that, and others are resized meanwhile.
 
     Args:
         image: as in :func:`from_any`.
@@ -84,16 +86,28 @@ def square(
 
     Raises:
         DecodeError: it cannot be decoded.
+        ValueError: ``side`` is larger than ``spec.resize`` or below 1.
     """
+    side = side_of(spec, side)
     if not isinstance(image, (str, Path, bytes)):
         return fit(from_any(image), spec, side)
-    wanted = spec.crop if side is None else side
-    return _opened(image, lambda file, size: _square_of(file, size, spec, wanted))
+
+    def read(file: BinaryIO, size: int) -> Callable[[], NDArray[np.uint8]]:
+        if _SIGNATURES.get(file.read(3)) == "JPEG":
+            file.seek(0)
+            data = file.read()
+            found = square_of_jpeg(data, spec, side)
+            if found is not None:
+                return lambda: found
+            file = io.BytesIO(data)
+        file.seek(0)
+        pixels = _decode_stream(file, size, pixels_wanted(spec.resize))
+        return lambda: fit(pixels, spec, side)
+
+    return _opened(image, read)()
 
 
-def _opened(
-    source: str | Path | bytes, read: Callable[[BinaryIO, int], NDArray[np.uint8]]
-) -> NDArray[np.uint8]:
+def _opened(source: str | Path | bytes, read: Callable[[BinaryIO, int], Result]) -> Result:
     """What ``read`` makes of a file and its size in bytes."""
     try:
         if isinstance(source, bytes):
@@ -111,18 +125,6 @@ def _opened(
         raise DecodeError(f"cannot be read ({reason})") from error
     except ValueError as error:  # a path with a zero byte in it
         raise DecodeError(f"cannot be read ({one_line(error)})") from error
-
-
-def _square_of(file: BinaryIO, size: int, spec: InputSpec, side: int) -> NDArray[np.uint8]:
-    if _SIGNATURES.get(file.read(3)) == "JPEG":
-        file.seek(0)
-        data = file.read()
-        found = square_of_jpeg(data, spec, side)
-        if found is not None:
-            return found
-        file = io.BytesIO(data)
-    file.seek(0)
-    return fit(_decode_stream(file, size, pixels_wanted(spec.resize)), spec, side)
 
 
 def _decode_stream(file: BinaryIO, size: int, at_least: int) -> NDArray[np.uint8]:

@@ -40,9 +40,7 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> 
     Raises:
         ValueError: ``side`` is larger than ``spec.resize`` or below 1.
     """
-    side = spec.crop if side is None else side
-    if not 1 <= side <= spec.resize:
-        raise ValueError(f"side={side} must lie between 1 and resize={spec.resize}")
+    side = side_of(spec, side)
     pixels = _recolored(pixels, spec.channels)
     height, width, channels = pixels.shape
     found = by_region(height, width, spec, side) if channels == 3 else None
@@ -54,6 +52,18 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec, side: int | None = None) -> 
     start = (spec.resize - side) // 2
     top, left = top + start, left + start
     return planes_of_color(pixels[top : top + side, left : left + side])
+
+
+def side_of(spec: InputSpec, side: int | None) -> int:
+    """The side of a square, ``spec.crop`` when None.
+
+    Raises:
+        ValueError: it is larger than ``spec.resize`` or below 1.
+    """
+    side = spec.crop if side is None else side
+    if not 1 <= side <= spec.resize:
+        raise ValueError(f"side={side} must lie between 1 and resize={spec.resize}")
+    return side
 
 
 def by_region(

@@ -227,6 +227,8 @@ def workers_beside(device: torch.device, pictures: Pictures, spec: InputSpec) ->
 
 def _read_in_c(pictures: Pictures, spec: InputSpec) -> bool:
     """Whether many pictures are made together: at least seven of eight that are tried."""
+    if not len(pictures):
+        return False
     tried = np.linspace(0, len(pictures) - 1, 8).astype(int).tolist()
     rooms = np.empty((len(tried), spec.channels, spec.crop, spec.crop), np.uint8)
     return len(pictures.squares(tried, spec, rooms, 1)) <= 1

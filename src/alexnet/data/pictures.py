@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from alexnet import files
 from alexnet.data.decode import DecodeError, decode, square
-from alexnet.data.squares import make_squares
+from alexnet.data.squares import HELD_AT_ONCE, make_squares, squares_are_made
 from alexnet.errors import FailedError
 from alexnet.spec import InputSpec
 
@@ -118,13 +118,30 @@ class Pictures(abc.ABC):
         Returns:
             The places of the others: :meth:`read_square` has them, or says what is wrong.
         """
+        left, done = [], 0
+        while done < len(indices):
+            if not squares_are_made(spec):
+                return list(range(len(indices)))
+            stored = self._some_stored(indices[done:])
+            part = slice(done, done + len(stored))
+            left += [done + place for place in make_squares(stored, spec, rooms[part], threads)]
+            done = part.stop
+        return left
+
+    def _some_stored(self, indices: Sequence[int]) -> list[Path | bytes | Image | None]:
+        """What holds the first of these pictures, as many as may be in memory at once."""
         stored: list[Path | bytes | Image | None] = []
+        held = 0
         for index in indices:
             try:
-                stored.append(self.stored(index))
+                one = self.stored(index)
             except DecodeError:
-                stored.append(None)
-        return make_squares(stored, spec, rooms, threads)
+                one = None
+            stored.append(one)
+            held += len(one) if isinstance(one, bytes) else 0
+            if held > HELD_AT_ONCE:
+                break
+        return stored
 
     def read(self, index: int, at_least: int = 0) -> Image:
         """One picture that could be decoded before, as :meth:`decode` has it.

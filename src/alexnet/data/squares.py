@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.data.fit import side_of
 from alexnet.data.jpeg import Head, plan_of
 from alexnet.layers.native import native
 from alexnet.spec import InputSpec
 
-_TOGETHER = 64  # pictures whose bytes may be in memory, a thread aside
+HELD_AT_ONCE = 64 << 20
+"""Bytes of files that are in memory at once, as in ``native/squares.c``."""
 
 Image = NDArray[np.uint8]
 
@@ -32,6 +35,12 @@ class _Square(ctypes.Structure):
     )
 
 
+def squares_are_made(spec: InputSpec) -> bool:
+    """Whether :func:`make_squares` makes any: in color, compiled, on AVX-512 VBMI."""
+    library = native().library
+    return library is not None and hasattr(library, "make_squares") and spec.channels == 3
+
+
 def make_squares(
     stored: Sequence[Path | bytes | Image | None], spec: InputSpec, rooms: Image, threads: int
 ) -> list[int]:
@@ -45,52 +54,62 @@ def make_squares(
 
     Returns:
         The places of the others, whose rooms mean nothing: unusual or damaged pictures, other
-        formats, very large ones, and all where nothing could be compiled.
+        formats, very large ones, and all where :func:`squares_are_made` says so.
+
+    Raises:
+        ValueError: ``rooms`` are not what they should be.
     """
     library = native().library
-    if library is None or not hasattr(library, "make_squares") or spec.channels != 3:
+    side = side_of(spec, rooms.shape[-1])
+    if rooms.shape != (len(stored), spec.channels, side, side) or rooms.dtype != np.uint8:
+        raise ValueError(f"rooms of {rooms.dtype} {rooms.shape} for {len(stored)} pictures")
+    if not rooms.flags.c_contiguous or not rooms.flags.writeable:
+        raise ValueError("rooms must be contiguous, and may be written to")
+    if library is None or not squares_are_made(spec):
         return list(range(len(stored)))
-    if not rooms.flags.c_contiguous:
-        raise ValueError("rooms must be contiguous")
-    left = []
-    for first in range(0, len(stored), _TOGETHER * threads):
-        part = slice(first, first + _TOGETHER * threads)
-        left += [
-            first + place for place in _made(library, stored[part], spec, rooms[part], threads)
-        ]
-    return left
+    paths = [_path(one) for one in stored]
+    places = [i for i, one in enumerate(stored) if paths[i] or isinstance(one, bytes)]
+    squares = (_Square * len(places))()
+    for square, place in zip(squares, places, strict=True):
+        one = stored[place]
+        square.path = paths[place]
+        if isinstance(one, bytes):
+            square.data, square.size = one, len(one)
+        square.out = rooms.ctypes.data + place * rooms.strides[0]
+    done = 0
+    while done < len(places):
+        done += _made(library, squares, done, spec, side, threads)
+    made = {place for square, place in zip(squares, places, strict=True) if not square.came}
+    return [place for place in range(len(stored)) if place not in made]
+
+
+def _path(stored: object) -> bytes | None:
+    """A path as the system takes it; None for what is none."""
+    with contextlib.suppress(UnicodeEncodeError):
+        path = os.fsencode(stored) if isinstance(stored, Path) else b""
+        return path if path and b"\0" not in path else None
+    return None
 
 
 def _made(
     library: ctypes.CDLL,
-    stored: Sequence[Path | bytes | Image | None],
+    squares: ctypes.Array[_Square],
+    first: int,
     spec: InputSpec,
-    rooms: Image,
+    side: int,
     threads: int,
-) -> Iterator[int]:
-    """The places of those that are not made."""
-    places = [place for place, one in enumerate(stored) if isinstance(one, (Path, bytes))]
-    squares = (_Square * len(places))()
-    for square, place in zip(squares, places, strict=True):
-        one = stored[place]
-        if isinstance(one, bytes):
-            square.data, square.size = one, len(one)
-        else:
-            square.path = os.fsencode(one)  # type: ignore[arg-type]
-    address, step, side = rooms.ctypes.data, rooms.strides[0], rooms.shape[2]
+) -> int:
+    """Make as many squares, from the first on, as may be in memory at once; how many these were."""
+    here = ctypes.byref(squares, first * ctypes.sizeof(_Square))
     library.open_squares.restype = ctypes.c_int64
-    done = 0
-    while done < len(places):
-        here = ctypes.byref(squares, done * ctypes.sizeof(_Square))
-        opened = library.open_squares(here, ctypes.c_int64(len(places) - done), threads)
-        for number in range(done, done + opened):
-            square = squares[number]
+    opened = library.open_squares(here, ctypes.c_int64(len(squares) - first), threads)
+    plans = []  # C reads them: the cache alone would not keep so many
+    try:
+        for square in squares[first : first + opened]:
             if not square.came:
                 head = Head(square.height, square.width, bool(square.exif))
-                how = plan_of(head, spec, side)
-                square.region = None if how is None else how.address
-                square.out = address + places[number] * step
+                plans.append(plan_of(head, spec, side))
+                square.region = None if plans[-1] is None else plans[-1].address
+    finally:  # what was read is let go of there
         library.make_squares(here, ctypes.c_int64(opened), threads)
-        done += opened
-    made = {place for square, place in zip(squares, places, strict=True) if not square.came}
-    return (place for place in range(len(stored)) if place not in made)
+    return opened

@@ -75,7 +75,7 @@ static const uint8_t *unstuff(const uint8_t *from, const uint8_t *end, uint8_t *
   block[jpeg_order[k - 1]] = (int16_t)(entry >> 48);                        \
   if (k >= AREA) break;
 
-/* The coefficients of a block, and whether there are others than the first. */
+/* The coefficients of a block; `level` tells that there are none but the first. */
 ALWAYS int read_block(Stream *s, const Slot *slot, int16_t *block, int *level) {
   const Codes *running = slot->running;
   uint64_t bits = s->bits, next, entry, held;

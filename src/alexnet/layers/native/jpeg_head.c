@@ -14,6 +14,8 @@ const uint8_t jpeg_order[2 * NO_MORE] = { /* T.81, figure 5 */
   [AREA ... 2 * NO_MORE - 1] = AREA,
 };
 
+enum { LONGEST_SIDE = 65500 }; /* of libjpeg */
+
 static int64_t two_bytes(const uint8_t *from) { return from[0] << 8 | from[1]; }
 
 static int number_of(uint32_t bits, int size) { /* T.81, figure F.12 */
@@ -42,14 +44,15 @@ static int make_codes(Codes *codes, const uint8_t *counts, int of_ac) { /* T.81,
     for (int i = 0; i < counts[length]; i++, next++, code++) {
       const int symbol = symbols[next], size = symbol & 15, left = LOOK - length;
       const int skip = skip_of(codes, symbol);
-      if (code >> length) codes->usable = 0;
       if (of_ac ? size > 10 || (!size && symbol % 0xf0) : symbol > 11) codes->usable = 0;
+      if (code >> length) codes->usable = 0;
       if (!codes->usable || left < 0) continue;
       for (uint32_t bits = 0; bits < 1u << left; bits++)
         singles[code << left | bits] =
             size > left ? entry_of(size, skip, MORE | length)
                         : entry_of(number_of(bits >> (left - size), size), skip, length + size);
     }
+    if (code >> length) codes->usable = 0; /* none may be all ones */
     codes->limits[length] = code << (MOST_BITS - length);
   }
   for (uint32_t bits = 0; bits < 1 << LOOK; bits++) {
@@ -114,7 +117,7 @@ static int read_frame(Picture *p, const uint8_t *from, const uint8_t *end) { /* 
   if (p->framed || end - from != 6 + 3 * COLORS || from[0] != 8 || from[5] != COLORS) return REFUSED;
   p->height = two_bytes(from + 1);
   p->width = two_bytes(from + 3);
-  if (!p->height || !p->width) return REFUSED;
+  if (!p->height || !p->width || p->height > LONGEST_SIDE || p->width > LONGEST_SIDE) return REFUSED;
   for (int c = 0; c < COLORS; c++) {
     const uint8_t *told = from + 6 + 3 * c;
     Plane *plane = &p->planes[c];

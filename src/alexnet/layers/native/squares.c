@@ -1,7 +1,7 @@
 /* Many files become squares that a network reads, on OpenMP's threads, without Python in between. */
 #include "jpeg.h"
 
-#ifdef REGIONS
+#if defined(REGIONS) && !defined(_WIN32)
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,6 +25,8 @@ int jpeg_head(const uint8_t *data, int64_t size, int64_t *told);
 int jpeg_region(const uint8_t *data, int64_t size, uint8_t *out, const Region *r);
 
 static uint8_t *bytes_of(int file, int64_t size) {
+  uint8_t start[2];
+  if (pread(file, start, 2, 0) != 2 || start[0] != 0xff || start[1] != 0xd8) return NULL;
   uint8_t *bytes = malloc(size);
   for (int64_t have = 0; bytes && have < size;) {
     const ssize_t more = read(file, bytes + have, size - have);
