@@ -444,6 +444,8 @@ def test_damaged_files_never_reach_beyond_their_memory(tmp_path: Path) -> None:
     written[-1].write_bytes(Scan(400).data())
     written.append(tmp_path / "a table of codes beyond the end.jpg")
     written[-1].write_bytes(b"\xff\xd8" + segment(0xC4, bytes([0, *[0] * 15, 255])))
+    written.append(tmp_path / "more codes than there are.jpg")
+    written[-1].write_bytes(b"\xff\xd8" + segment(0xC4, bytes([0, 255, *[0] * 15, *[1] * 255])))
     done = subprocess.run(
         [str(program), *map(str, written)], capture_output=True, text=True, check=False
     )

@@ -13,7 +13,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from alexnet.data.decode import square
+from alexnet.data.decode import DecodeError, square
+from alexnet.data.pictures import ArrayPictures, Pictures
 from alexnet.data.squares import _Square, make_squares
 from alexnet.layers.native import native
 from alexnet.spec import InputSpec, lenet_spec
@@ -127,6 +128,43 @@ def test_more_than_may_be_held_at_once_is_read_in_parts_and_let_go(tmp_path: Pat
     library.make_squares(squares, ctypes.c_int64(held), 2)
     assert 64 / 3.1 - 1 < held <= 64 / 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+class Encoded(ArrayPictures):
+    """Pictures as an archive has them."""
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        count = len(encoded)
+        images, labels = np.zeros((count, 1, 1, 1), np.uint8), np.zeros(count, int)
+        super().__init__(images, ("a",), labels, [str(i) for i in range(count)])
+        self.encoded = encoded
+
+    def stored(self, index: int) -> Any:
+        if not self.encoded[index]:
+            raise DecodeError("empty")
+        return self.encoded[index]
+
+    squares = Pictures.squares
+
+
+@needs_it
+def test_of_an_archive_s_bytes_few_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = [saved(66 + number, 80) for number in range(20)]
+    encoded[7], encoded[13] = b"", b"nothing"
+    monkeypatch.setattr("alexnet.data.pictures.HELD_AT_ONCE", 4 * len(encoded[0]))
+    counts = []
+
+    def noted(stored: Any, *rest: Any) -> list[int]:
+        counts.append(sum(len(one) for one in stored if one) / len(encoded[0]))
+        return make_squares(stored, *rest)
+
+    monkeypatch.setattr("alexnet.data.pictures.make_squares", noted)
+    rooms = rooms_for(19)
+    indices = [number for number in range(20) if number != 2]
+    assert Encoded(encoded).squares(indices, SPEC, rooms, 2) == [6, 12]
+    assert max(counts) < 5.5
+    for room, index in zip(rooms, indices, strict=True):
+        assert index in (7, 13) or np.array_equal(room, square(encoded[index], SPEC, 64))
 
 
 @needs_it
