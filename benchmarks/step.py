@@ -34,8 +34,8 @@ from _alternate import Side, alternate, best, ratio, serve, spread
 
 from alexnet import runtime
 from alexnet.layers.dropout import number_masks
-from alexnet.layers.native import native
 from alexnet.models.registry import create_model
+from alexnet.native import native
 from alexnet.training.config import TrainingConfig
 from alexnet.training.optim import build_optimizer
 

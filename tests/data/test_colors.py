@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from alexnet.data import colors
 from alexnet.data.colors import ColorStatistics, color_noise, measure_colors
 from alexnet.data.loader import MemoryPixels
-from alexnet.layers.native import Native, native
+from alexnet.native import Native, native
 
 
 def stored(images: torch.Tensor) -> MemoryPixels:

@@ -13,7 +13,7 @@ from alexnet.data.augment import leaders_of
 from alexnet.data.augment_config import AugmentConfig
 from alexnet.data.colors import ColorStatistics
 from alexnet.data.inputs import make_inputs
-from alexnet.layers.native import native
+from alexnet.native import native
 from alexnet.spec import InputSpec
 
 PAPER = AugmentConfig(crop=True, mirror=0.5, pca=0.1)

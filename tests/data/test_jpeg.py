@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import shutil
 import subprocess
@@ -18,11 +19,11 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import alexnet.layers.native
+import alexnet.native
 from alexnet.data import jpeg
 from alexnet.data.decode import DecodeError, decode, square
 from alexnet.data.fit import fit, pixels_wanted
-from alexnet.layers.native import Native, native
+from alexnet.native import Native, native
 from alexnet.spec import InputSpec
 
 HERE = hasattr(native().library, "jpeg_pixels")
@@ -413,9 +414,26 @@ def test_a_size_that_a_file_only_claims_is_refused() -> None:
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None or not HERE, reason="needs gcc and AVX2")
+def test_processors_with_avx2_alone(tmp_path: Path) -> None:
+    source, built = Path(alexnet.native.__file__).parent, tmp_path / "library.so"
+    line = ["gcc", "-O2", "-mavx2", "-std=gnu11", "-fPIC", "-shared", "-Wno-psabi"]
+    files = [*source.glob("jpeg*.c"), source / "resize.c"]
+    subprocess.run([*line, *map(str, files), "-o", str(built)], check=True)
+    library = ctypes.CDLL(str(built))
+    for number in range(60):
+        sampling = ["4:4:4", "4:2:2", "4:2:0"][number % 3]
+        kind, size = ["noise", "smooth"][number % 2], (20 + 3 * number, 130 - number)
+        data = saved(picture(kind, size, number), quality=40 + number, subsampling=sampling)
+        pixels, (height, width) = np.empty((*size, 3), np.uint8), map(ctypes.c_int64, size)
+        room = ctypes.c_void_p(pixels.ctypes.data)
+        assert not library.jpeg_pixels(data, ctypes.c_int64(len(data)), room, height, width)
+        assert np.array_equal(pixels, by_turbo(data))
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None or not HERE, reason="needs gcc and AVX2")
 def test_damaged_files_never_reach_beyond_their_memory(tmp_path: Path) -> None:
     """Under the compiler's checks of addresses and of undefined behavior."""
-    source = Path(alexnet.layers.native.__file__).parent
+    source = Path(alexnet.native.__file__).parent
     program = tmp_path / "check"
     checks = "-g -O1 -march=native -std=gnu11 -fsanitize=address,undefined -fno-sanitize-recover"
     files = [*source.glob("jpeg*.c"), source / "resize.c", Path(__file__).with_name("check_jpeg.c")]

@@ -32,7 +32,7 @@ from alexnet.data.loader import workers_beside
 from alexnet.data.pictures import Image, Pictures
 from alexnet.data.threads import available_processors, operations_take_all
 from alexnet.errors import FailedError
-from alexnet.layers.native import native
+from alexnet.native import native
 from alexnet.spec import InputSpec, lenet_spec
 
 SPEC = InputSpec(size=24, resize=32)

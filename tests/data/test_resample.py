@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alexnet.data import resample
 from alexnet.data.resample import Region, planes_of_color, resize_region
-from alexnet.layers.native import Native, native
+from alexnet.native import Native, native
 
 
 def by_torchvision(pixels: np.ndarray, sides: tuple[int, int], how: str) -> np.ndarray:

@@ -16,7 +16,7 @@ import pytest
 from alexnet.data.decode import DecodeError, square
 from alexnet.data.pictures import ArrayPictures, Pictures
 from alexnet.data.squares import _Square, make_squares
-from alexnet.layers.native import native
+from alexnet.native import native
 from alexnet.spec import InputSpec, lenet_spec
 
 SPEC = InputSpec(size=56, resize=64)

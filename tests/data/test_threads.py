@@ -23,7 +23,7 @@ from alexnet.data.threads import (
     in_threads,
     operations_take_all,
 )
-from alexnet.layers.native import Native, native
+from alexnet.native import Native, native
 
 compiled = pytest.mark.skipif(native().library is None, reason="needs a C compiler")
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import alexnet
-from alexnet.layers import ScaledTanh, SparseConv2d, lenet_stage, native
+from alexnet import native
+from alexnet.layers import ScaledTanh, SparseConv2d, lenet_stage
 from alexnet.layers.lenet_stage import LEAST, SQUASHES, cover, stage_means
 from alexnet.models.contract import Network
 from alexnet.models.lenet import C3_TABLE
@@ -202,7 +203,7 @@ def test_other_processors_vectors(flags: str, tmp_path: Path) -> None:
     subprocess.run([*line, *map(str, sources), "-lm", "-o", str(built)], check=True)
     code = f"""
 import ctypes, functools, torch
-from alexnet.layers import native
+from alexnet import native
 native.native = functools.cache(lambda: native.Native(ctypes.CDLL({str(built)!r}), "given"))
 from alexnet.layers import lenet_stage, lrn_kernels
 lenet_stage.native = lrn_kernels.native = native.native

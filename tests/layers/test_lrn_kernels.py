@@ -23,9 +23,9 @@ from alexnet.layers.lrn_kernels import (
     plain,
 )
 from alexnet.layers.lrn_pieces import InPieces
-from alexnet.layers.native import native
 from alexnet.models import create_model
 from alexnet.models.contract import Network
+from alexnet.native import native
 
 KERNELS: dict[str, Kernel] = {"pieces": InPieces()}
 if (library := native().library) is not None:
@@ -277,7 +277,7 @@ ASK = """
 import torch
 from alexnet.layers import LocalResponseNorm, lrn_kernels
 from alexnet.layers.lrn_kernels import best_kernel
-from alexnet.layers.native import native
+from alexnet.native import native
 y = LocalResponseNorm(5)(torch.ones(1, 8, 2, 2))
 print(type(best_kernel()).__name__, "|", native().why, "|", y.sum().item())
 """

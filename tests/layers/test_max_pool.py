@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alexnet.layers import MaxPool2d
 from alexnet.layers.max_pool import _Pooled
-from alexnet.layers.native import native
+from alexnet.native import native
 
 
 def laid(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alexnet.layers import lrn, max_pool
-from alexnet.layers.native import native
 from alexnet.models.alexnet import AlexNet
+from alexnet.native import native
 
 COUNT, SIDE = 32, 67
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from alexnet.data.loader import Pixels
-from alexnet.layers.native import native
 from alexnet.layers.reach import in_reach
+from alexnet.native import native
 from alexnet.progress import track
 
 ColorUnit = Literal["variance", "deviation"]

@@ -16,8 +16,8 @@ from torch import Tensor
 from alexnet.data.augment import augment, color_shift, places_of, random_numbers
 from alexnet.data.augment_config import AugmentConfig
 from alexnet.data.colors import ColorStatistics
-from alexnet.layers.native import native
 from alexnet.layers.reach import in_reach
+from alexnet.native import native
 from alexnet.spec import InputSpec
 
 _LEAST = 64 * 64  # pixels of a crop; smaller ones cost what the call costs

@@ -30,7 +30,7 @@ from alexnet.data.pillow import (
 )
 from alexnet.data.quiet import quiet_pillow
 from alexnet.data.resample import Plan, plan
-from alexnet.layers.native import native
+from alexnet.native import native
 from alexnet.spec import InputSpec
 
 _ADOBE = b"\xff\xee\x00\x0eAdobe"  # the marker of Adobe's programs, which invert CMYK

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from alexnet.layers.native import native
+from alexnet.native import native
 
 _AT_ONCE = 16  # places of a row that native/resize.c computes together
 _BYTES = 128  # of a row that it picks their pixels from

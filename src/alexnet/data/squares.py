@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet.data.fit import side_of
 from alexnet.data.jpeg import Head, plan_of
-from alexnet.layers.native import native
+from alexnet.native import native
 from alexnet.spec import InputSpec
 
 HELD_AT_ONCE = 64 << 20

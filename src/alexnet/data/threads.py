@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from alexnet.layers.native import native
+from alexnet.native import native
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

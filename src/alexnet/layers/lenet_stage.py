@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from alexnet.layers.activation import ScaledTanh
 from alexnet.layers.lenet import SparseConv2d
-from alexnet.layers.native import native
 from alexnet.layers.reach import in_reach
+from alexnet.native import native
 
 SIDE = 5
 SQUASHES: dict[type[nn.Module], int] = {nn.ReLU: 0, nn.Tanh: 1, ScaledTanh: 2, nn.Sigmoid: 3}

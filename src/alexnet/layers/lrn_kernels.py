@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alexnet.layers.native import native
 from alexnet.layers.reach import in_reach, triton_runs
+from alexnet.native import native
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet.layers.native import native
 from alexnet.layers.reach import in_reach, triton_runs
+from alexnet.native import native
 
 _LANES = 16  # channels that a vector of the widest processor holds
 _LARGEST = 15  # side of a window whose places a byte can number

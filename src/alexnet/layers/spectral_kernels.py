@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from alexnet.layers.native import native
 from alexnet.layers.spectral import Geometry, Plan, at_work, plan
+from alexnet.native import native
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 Wanted = tuple[bool, bool, bool]

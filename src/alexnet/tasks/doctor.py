@@ -19,8 +19,8 @@ import alexnet
 from alexnet import runtime
 from alexnet.data.named import NAMED, search_folders
 from alexnet.errors import AlexnetError
-from alexnet.layers.native import native
 from alexnet.models.weights import list_weights
+from alexnet.native import native
 
 EXTRAS = {
     "timm": ("timm", "networks named timm:NAME"),
